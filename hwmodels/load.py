@@ -57,9 +57,7 @@ def _locate(text: str) -> tuple[Path, int, int]:
         status = path.stat()
     except FileNotFoundError:
         hint = suggest(Path(text).stem, gpu_names())  # h200.toml, where no such file is, may mean h200
-        raise InputError(
-            f"no GPU file {_shown(text)}: expected the path of a .toml file or a GPU name{hint}"
-        ) from None
+        raise InputError(f"no GPU file {_shown(text)}: expected the path of a .toml file or a GPU name{hint}") from None
     except (OSError, ValueError, RuntimeError) as error:  # unreadable folder, NUL in the name, no such ~user
         raise InputError(f"cannot read GPU file {_shown(text)}: {_reason(error)}") from None
     if not path.is_file():

@@ -84,8 +84,11 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once."""
     c = calls
     sizes = schedule.class_counts(c.row, c.visited.size)
-    # From one value per call to one per class; a single call broadcasts by itself.
-    flat = (lambda per_call: per_call) if sizes.size == 1 else (lambda per_call: np.repeat(per_call, sizes))
+
+    def flat(per_call: Floats) -> Floats:
+        """From one value per call to one per class; a single call broadcasts by itself."""
+        return per_call if sizes.size == 1 else np.repeat(per_call, sizes)
+
     gqa = c.heads / c.kv_heads
     # Query heads packed into one Q tile: as many as fit when the queries alone do not fill it.
     room = np.maximum(1.0, np.floor(c.tile_q / c.queries))
@@ -140,7 +143,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     launch_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
     merge_s = np.where(splits > 1, launch_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
-    append_s = np.where(c.append_bytes > 0, launch_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0)
+    append_s = np.where(
+        c.append_bytes > 0, launch_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0
+    )
     permute_s = _permute(gpu, c)
     kernel_s = launch_s + run_s + merge_s
     parts = {
@@ -158,9 +163,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     limits["mask"] = mask_cycles * masked_tiles
     limits["sm_l2"] = l2_cycles * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
-    return Costs(
-        kernel_s + append_s + permute_s, kernel_s, parts, limits, moved, splits, ctas * splits
-    )
+    return Costs(kernel_s + append_s + permute_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
 
 def _traffic(

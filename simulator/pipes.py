@@ -93,8 +93,8 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
         parts = [np.maximum(pipes["tensor"], pipes["smem"]), pipes["exp"], pipes["fp32"], pipes["alu"]]
     else:
         parts = [pipes[name] for name in PIPES]
-    longest = parts[0]
-    total = parts[0]
+    longest: Floats = parts[0]
+    total: Floats = parts[0]
     for part in parts[1:]:
         longest = np.maximum(longest, part)
         total = total + part

@@ -14,7 +14,7 @@ from .estimate import Baseline, EndToEnd, Estimate, end_to_end
 from .forecast import Calls, Costs, forecast
 from .patterns import Band, Pattern, parse_pattern
 from .profile import KernelProfile, baseline_key, choose_profile
-from .tiles import TileWork
+from .tiles import Floats, TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
@@ -48,7 +48,7 @@ def predict(
     kv_tile: Grid | str | None = None,
     attention_share: float | None = None,
     sparse_share: float = 1.0,
-    conditions: Conditions = Conditions(),  # noqa: B008  (frozen)
+    conditions: Conditions = Conditions(),
 ) -> Estimate:
     """Forecast one attention call.
 
@@ -160,7 +160,6 @@ def single_call(
     conditions: Conditions,
 ) -> Calls:
     """One workload as arrays of length one."""
-    one = lambda value: np.array([value], dtype=np.float64)  # noqa: E731
     q_tile, kv_tile = tiles
     w = workload
     appended = 0.0
@@ -168,29 +167,33 @@ def single_call(
         heads = 2 * w.kv_heads + (w.heads if conditions.rotates else 0)
         appended = w.batch * w.tokens * heads * w.head_dim * DTYPE_BYTES[w.dtype]
     return Calls(
-        batch=one(w.batch),
-        heads=one(w.heads),
-        kv_heads=one(w.kv_heads),
-        queries=one(w.tokens),
-        keys=one(w.kv_tokens),
-        dim=one(w.head_dim),
-        dim_v=one(w.dim_v),
-        query_bytes=one(DTYPE_BYTES[w.dtype]),
-        kv_bytes=one(DTYPE_BYTES[w.kv_dtype or w.dtype]),
-        tensor_rate=one(tensor_rate(gpu, w.dtype)),
-        tile_q=one(math.prod(q_tile)),
-        tile_kv=one(math.prod(kv_tile)),
-        axes=one(pattern.axes),
-        mask_all=one(masks_all(profile, pattern, workload, tiles, work)),
-        permute_axes=one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
-        append_bytes=one(appended),
-        warm=one(conditions.warm_l2),
-        graph=one(conditions.graph),
+        batch=_one(w.batch),
+        heads=_one(w.heads),
+        kv_heads=_one(w.kv_heads),
+        queries=_one(w.tokens),
+        keys=_one(w.kv_tokens),
+        dim=_one(w.head_dim),
+        dim_v=_one(w.dim_v),
+        query_bytes=_one(DTYPE_BYTES[w.dtype]),
+        kv_bytes=_one(DTYPE_BYTES[w.kv_dtype or w.dtype]),
+        tensor_rate=_one(tensor_rate(gpu, w.dtype)),
+        tile_q=_one(math.prod(q_tile)),
+        tile_kv=_one(math.prod(kv_tile)),
+        axes=_one(pattern.axes),
+        mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
+        permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
+        append_bytes=_one(appended),
+        warm=_one(conditions.warm_l2),
+        graph=_one(conditions.graph),
         visited=work.visited,
         full=work.full,
         count=work.count,
         row=np.zeros(1, dtype=np.int64),
     )
+
+
+def _one(value: float) -> Floats:
+    return np.array([value], dtype=np.float64)
 
 
 def masks_all(

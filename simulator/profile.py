@@ -146,9 +146,7 @@ def load_profile(key: str, gpu: GPU) -> KernelProfile:
         if gpu.arch in variant["archs"]:
             return _build(key.lower(), {**document, **variant})
     fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
-    raise InputError(
-        f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}"
-    )
+    raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
 
 
 def _build(key: str, table: dict[str, Any]) -> KernelProfile:

@@ -154,5 +154,8 @@ def binned(visited: Floats, full: Floats, count: Floats) -> tuple[Floats, Floats
     label = np.minimum((cumulative - count[:-1]) * (MAX_CLASSES - 1) // cumulative[-1], MAX_CLASSES - 2)
     starts = np.append(np.flatnonzero(np.diff(label, prepend=-1.0)), visited.size - 1)
     merged = np.add.reduceat(count, starts)
-    weigh = lambda column: np.add.reduceat(column * count, starts) / merged  # noqa: E731
-    return weigh(visited), weigh(full), merged
+    return (
+        np.add.reduceat(visited * count, starts) / merged,
+        np.add.reduceat(full * count, starts) / merged,
+        merged,
+    )

@@ -15,7 +15,14 @@ MAX_AXES = 3
 
 # Bytes of one element as it lies in memory.
 DTYPE_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}
-_DTYPE_ALIASES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float8": "fp8", "e4m3": "fp8", "float32": "fp32"}
+_DTYPE_ALIASES = {
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "float8": "fp8",
+    "e4m3": "fp8",
+    "float32": "fp32",
+}
 
 Grid = tuple[int, ...]
 

@@ -109,7 +109,9 @@ def band_tiles(
     common_start, common_end = np.clip(p1 - left, 0, keys), np.clip(p0 + right + 1, 0, keys)
     origin = np.zeros_like(union_start) if tiling == "static" else union_start
     axis_end = keys if tiling == "static" else union_end
-    visited = np.where(union_end > union_start, -((origin - union_end) // tile_kv) - (union_start - origin) // tile_kv, 0)
+    visited = np.where(
+        union_end > union_start, -((origin - union_end) // tile_kv) - (union_start - origin) // tile_kv, 0
+    )
     first_full = -((origin - common_start) // tile_kv)
     room = common_end - origin
     last_full = np.where(common_end >= axis_end, -(-room // tile_kv), room // tile_kv)

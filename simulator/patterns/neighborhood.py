@@ -28,9 +28,11 @@ def window_start(i: Ints, length: int, window: int, stride: int, causal: bool) -
     """First key of query ``i`` on an axis (no dilation)."""
     if causal:
         leader = np.minimum(i // stride * stride + stride - 1, length - 1)
-        return np.maximum(leader - window + 1, 0)
-    leader = np.minimum(i // stride * stride + stride // 2, length - 1)
-    return np.clip(leader - window // 2, 0, length - window)
+        start: Ints = np.maximum(leader - window + 1, 0)
+    else:
+        leader = np.minimum(i // stride * stride + stride // 2, length - 1)
+        start = np.clip(leader - window // 2, 0, length - window)
+    return start
 
 
 def window_end(i: Ints, length: int, window: int, stride: int, causal: bool) -> Ints:
@@ -47,7 +49,9 @@ def _pairs(length: int, window: int, stride: int, causal: bool) -> int:
     total = 0
     for begin in range(0, length, CHUNK):
         i = np.arange(begin, min(begin + CHUNK, length))
-        total += int((window_end(i, length, window, stride, True) - window_start(i, length, window, stride, True)).sum())
+        total += int(
+            (window_end(i, length, window, stride, True) - window_start(i, length, window, stride, True)).sum()
+        )
     return total
 
 
@@ -76,7 +80,9 @@ def _group_work(
             axis_end = union_end
         first_full = -(-(common_start - origin) // tile_kv)
         # A last, ragged tile is full when all the keys it really has are kept.
-        last_full = np.where(common_end >= axis_end, -(-(common_end - origin) // tile_kv), (common_end - origin) // tile_kv)
+        last_full = np.where(
+            common_end >= axis_end, -(-(common_end - origin) // tile_kv), (common_end - origin) // tile_kv
+        )
         parts.append(classes(visited, np.maximum(last_full - first_full, 0)))
     return merge(parts)
 

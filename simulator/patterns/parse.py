@@ -22,7 +22,9 @@ def _side(words: Words, key: str) -> int:
 
 def _window(words: Words) -> Pattern:
     if not words:
-        raise InputError("pattern 'window' has no size: expected e.g. 'window left=2048 right=0' (keys, both ends inclusive)")
+        raise InputError(
+            "pattern 'window' has no size: expected e.g. 'window left=2048 right=0' (keys, both ends inclusive)"
+        )
     return Band(_side(words, "left"), _side(words, "right"))
 
 
@@ -42,7 +44,9 @@ def _flags(words: Words, axes: int) -> tuple[bool, ...]:
     if len(parts) == 1:
         parts = parts * axes
     if len(parts) != axes or any(part not in ("0", "1") for part in parts):
-        raise InputError(f"causal {words['causal']!r} cannot be read: expected 0 or 1 for each of {axes} axes, e.g. 1x0x0")
+        raise InputError(
+            f"causal {words['causal']!r} cannot be read: expected 0 or 1 for each of {axes} axes, e.g. 1x0x0"
+        )
     return tuple(part == "1" for part in parts)
 
 
@@ -91,5 +95,3 @@ def parse_pattern(text: str) -> Pattern:
             raise InputError(f"{key!r} is given twice in pattern {text!r}")
         words[key] = value
     return make(words)
-
-

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
 
@@ -52,9 +53,7 @@ def test_a_very_long_name_is_shortened() -> None:
 
 
 @pytest.mark.parametrize("text", ["nowhere/h100.toml", "h100.toml", "/no/such/H100.TOML"])
-def test_missing_file_suggests_the_shipped_gpu(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_file_suggests_the_shipped_gpu(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sentence = message(text)
     assert f"no GPU file {text!r}" in sentence
@@ -126,13 +125,9 @@ def test_words_must_be_text(line: str, tmp_path: Path) -> None:
 
 
 def test_unknown_generation_and_arch(tmp_path: Path) -> None:
-    assert "unknown generation 'hoper'" in (
-        sentence := message(write(tmp_path, 'base="h100"\ngeneration="hoper"'))
-    )
+    assert "unknown generation 'hoper'" in (sentence := message(write(tmp_path, 'base="h100"\ngeneration="hoper"')))
     assert "did you mean 'hopper'" in sentence
-    assert "arch is 'hopper', expected" in message(
-        write(tmp_path, 'base="h100"\narch="hopper"', "other.toml")
-    )
+    assert "arch is 'hopper', expected" in message(write(tmp_path, 'base="h100"\narch="hopper"', "other.toml"))
 
 
 def test_unknown_top_level_key_suggests(tmp_path: Path) -> None:

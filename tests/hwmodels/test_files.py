@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+
 from attncast.hwmodels import GPU, gpu_names, load_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,16 +151,12 @@ COMPARED = {
 }
 
 
-@pytest.mark.skipif(
-    not SHARED.exists(), reason="the collected figures (../shared/data/gpus.csv) are not here"
-)
+@pytest.mark.skipif(not SHARED.exists(), reason="the collected figures (../shared/data/gpus.csv) are not here")
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_figures_agree_with_the_collected_ones(name: str) -> None:
     gpu = load_gpu(name)
     with SHARED.open(newline="") as file:
-        rows = [
-            row for row in csv.DictReader(file) if row["gpu"] == ROWS[name] and row["parameter"] in COMPARED
-        ]
+        rows = [row for row in csv.DictReader(file) if row["gpu"] == ROWS[name] and row["parameter"] in COMPARED]
     seen = {row["parameter"] for row in rows}
     # Every parameter is compared; l2_capacity and the like may have several rows, all of which must agree.
     assert len(seen) >= len(COMPARED) - 1

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from attncast.errors import InputError
 from attncast.hwmodels import Figure, gpu_names, load_gpu
 

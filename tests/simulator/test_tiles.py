@@ -52,9 +52,7 @@ def test_neighborhood_counts_equal_brute_force(case):
     assert (work.visited_max, work.visited_min) == (visited.max(), visited.min())
     assert work.pairs == mask.sum()
     expected = sorted(zip(visited, full, strict=True))
-    got = sorted(
-        (v, f) for v, f, n in zip(work.visited, work.full, work.count, strict=True) for _ in range(int(n))
-    )
+    got = sorted((v, f) for v, f, n in zip(work.visited, work.full, work.count, strict=True) for _ in range(int(n)))
     assert got == expected
 
 
