@@ -129,6 +129,24 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
     )  # fmt: skip
 
 
+def from_rows(visited: Ints, full: Ints, dense_kv_tiles: int, pairs: int, dense_pairs: int) -> TileWork:
+    """TileWork of a pattern that is no product: visited and full KV tiles of each Q tile, shape (q_tiles,) each."""
+    v, f, n = classes(visited, full)
+    columns = binned(v.astype(float), f.astype(float), n.astype(float))
+    return TileWork(
+        *(column[::-1] for column in columns),
+        q_tiles=visited.size,
+        visited_total=int(visited.sum()),
+        full_total=int(full.sum()),
+        visited_max=int(visited.max()),
+        visited_min=int(visited.min()),
+        dense_q_tiles=visited.size,
+        dense_kv_tiles=dense_kv_tiles,
+        pairs=pairs,
+        dense_pairs=dense_pairs,
+    )
+
+
 Columns = tuple[Floats, Floats, Floats]
 
 
