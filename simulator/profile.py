@@ -33,7 +33,7 @@ class KernelProfile:
 
     Attributes:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
-        dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na").
+        dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         cascade: row of the operations table.
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
@@ -194,7 +194,11 @@ def baseline_key(gpu: GPU) -> str:
     return _choices()[gpu.generation]["baseline"]
 
 
-FAMILIES: Final = {"band": "dense, causal and window patterns", "na": "neighborhood patterns"}
+FAMILIES: Final = {
+    "band": "dense, causal and window patterns",
+    "na": "neighborhood patterns",
+    "mask": "masked tiles of any other pattern",
+}
 
 
 def tile_text(tile: Grid) -> str:

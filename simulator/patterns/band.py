@@ -10,7 +10,9 @@ import numpy as np
 
 from ..tiles import CHUNK, AxisWork, Ints, TileWork, classes, merge, product
 from ..workload import Grid, Workload
+from .engine import Piece, Pieces, Rule, plain
 from .neighborhood import KvTiling
+from .relations import Interval
 
 UNLIMITED = 2**40  # wider than any sequence, and far from the limits of int64
 
@@ -56,6 +58,13 @@ class Band:
     def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
         """NATTEN does not run bands."""
         return False
+
+    def rule(self, workload: Workload) -> Rule:
+        """Which pairs are kept, for pictures and for unions with other patterns."""
+        keys = workload.kv_tokens
+        p = np.arange(workload.tokens) + keys - workload.tokens
+        start, end = np.clip(p - self.left, 0, keys), np.clip(p + self.right + 1, 0, keys)
+        return Pieces(*plain(workload), (Piece((Interval(0, start, np.maximum(start, end)),)),))
 
     def tile_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static") -> TileWork:
         """Exact TileWork on the flattened sequence; a tile of several axes counts as its number of tokens."""

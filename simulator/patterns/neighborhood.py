@@ -11,6 +11,8 @@ Dilation d splits an axis into d groups (i mod d), each an axis of its own.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -20,6 +22,9 @@ import numpy as np
 from ...errors import InputError
 from ..tiles import CHUNK, AxisWork, Ints, TileWork, classes, merge, product
 from ..workload import Grid, Workload, grid_text
+from .engine import Piece, Pieces, Rule, tile_work
+from .relations import Interval, Table
+from .tokens import Segment
 
 KvTiling = Literal["static", "dynamic"]
 
@@ -110,18 +115,22 @@ def axis_work(
 class Neighborhood:
     """Neighborhood attention: the pattern of ``na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0``.
 
-    Attributes: window, stride, dilation (tokens per axis), causal (flag per axis); one entry for each axis of the grid.
+    Attributes:
+        window, stride, dilation (tokens per axis), causal (flag per axis): one entry for each axis of the grid.
+        order: None when tiles lie on the grid (NATTEN's token permutation); otherwise the order of the tokens in
+            memory, tiles being runs of them: "row" is FlexAttention without a permutation.
     """
 
     window: Grid
     stride: Grid
     dilation: Grid
     causal: tuple[bool, ...]
+    order: str | None = None
 
     @property
     def family(self) -> str:
-        """What kernels call this kind of pattern."""
-        return "na"
+        """What kernels call this kind of pattern: NATTEN's own tiles, or a mask over runs of tokens."""
+        return "na" if self.order is None else "mask"
 
     @property
     def axes(self) -> int:
@@ -130,8 +139,8 @@ class Neighborhood:
 
     @property
     def tile_axes(self) -> int:
-        """Tiles lie on the grid: a token permutation makes them contiguous."""
-        return len(self.window)
+        """Tiles lie on the grid, where a token permutation makes them contiguous; or they are runs of tokens."""
+        return len(self.window) if self.order is None else 1
 
     def __str__(self) -> str:
         text = f"na window={grid_text(self.window)} stride={grid_text(self.stride)}"
@@ -139,7 +148,7 @@ class Neighborhood:
             text += f" dilation={grid_text(self.dilation)}"
         if any(self.causal):
             text += f" causal={grid_text(tuple(map(int, self.causal)))}"
-        return text
+        return text if self.order is None else f"{text} order={self.order}"
 
     def check(self, workload: Workload) -> None:
         """Raise InputError unless the pattern fits the workload's grid."""
@@ -169,8 +178,13 @@ class Neighborhood:
                 )
 
     def tile_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static") -> TileWork:
-        """Exact TileWork on Q and KV tiles of the given shapes (tokens per axis, on the permuted token order)."""
+        """Exact TileWork on Q and KV tiles of the given shapes.
+
+        Tokens per axis of the grid; with an order, tiles are runs of so many tokens, aligned whatever ``tiling`` says.
+        """
         grid = workload.grid
+        if self.order is not None:
+            return tile_work(self.rule(workload), math.prod(q_tile), math.prod(kv_tile))
         axes = [
             axis_work(length, w, s, d, c, tq, tk, tiling)
             for length, w, s, d, c, tq, tk in zip(
@@ -183,13 +197,40 @@ class Neighborhood:
             dense_kv *= -(-length // tk)
         return product(axes, dense_q, dense_kv, workload.tokens**2)
 
+    def rule(self, workload: Workload) -> Rule:
+        """Which pairs are kept, tokens in memory order (row-major when there is none)."""
+        layout = (Segment(workload.grid, self.order or "row"),)
+        if all(d == 1 for d in self.dilation):
+            return Pieces(layout, layout, (Piece(tuple(map(self._window, range(self.axes), workload.grid))),))
+        # Dilation groups of an axis are its remainders; the first ones may be a token longer: pieces of their own.
+        per_axis = []
+        for axis, (length, d) in enumerate(zip(workload.grid, self.dilation, strict=True)):
+            groups = np.arange(d)
+            longer = groups < length % d
+            kinds = ((-(-length // d), longer), (length // d, ~longer)) if longer.any() else ((length // d, ~longer),)
+            per_axis.append(
+                [
+                    (self._window(axis, size, 2 * axis), Table(2 * axis + 1, np.diag(members), d, d))
+                    for size, members in kinds
+                    if size
+                ]
+            )
+        pieces = (Piece(tuple(itertools.chain(*kinds))) for kinds in itertools.product(*per_axis))
+        return Pieces(layout, layout, tuple(pieces), self.dilation)
+
+    def _window(self, axis: int, length: int, at: int | None = None) -> Interval:
+        """Window of every query of an axis (or of one of its dilation groups), as relation on axis ``at``."""
+        i = np.arange(length)
+        parameters = length, self.window[axis], self.stride[axis], self.causal[axis]
+        return Interval(axis if at is None else at, window_start(i, *parameters), window_end(i, *parameters))
+
     def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
         """NATTEN's own predicate for leaving the element mask out; it errs on both sides, so counts never use it.
 
         Per axis, none causal: w = L, or s % Tq == 0 and w % Tkv == 0 and the last group's start is aligned and
         (floor(w/2) - floor(s/2)) % Tkv == 0 (or the two-group case). Source: NATTEN 0.21, fully block-sparse check.
         """
-        return all(
+        return self.order is None and all(
             _axis_maskless(length_of_group, w, s, c, tq, tk)
             for length, w, s, d, c, tq, tk in zip(
                 grid, self.window, self.stride, self.dilation, self.causal, q_tile, kv_tile, strict=True
