@@ -1,0 +1,204 @@
+"""``attncast pattern``: the library of patterns, and one of them as numbers and a picture."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError
+from ..simulator.patterns import PATTERNS, Dynamic, Entry, Pattern, own_grid, parse_pattern, picture
+from ..simulator.workload import Grid, Workload, grid_text, parse_grid
+
+if TYPE_CHECKING:
+    from ..simulator.patterns import Picture
+    from ..simulator.tiles import TileWork
+
+GROUPS = {
+    "band": "bands of the sequence",
+    "local": "local, on a token grid",
+    "global": "static, of the whole sequence",
+    "dynamic": "chosen at run time: expectations, and the cost of choosing",
+    "combine": "of several patterns",
+}
+COMBINE = (
+    ("A | B", "union of two patterns"),
+    ("A & B", "intersection of two patterns"),
+    ("heads 8*A + 24*B", "patterns by head, weighted by their number"),
+    ("layers 12*A + 48*B", "patterns by layer"),
+)
+# A tile of 128 tokens on each number of axes, as NATTEN has on Hopper.
+TILES: dict[int, Grid] = {1: (128,), 2: (16, 8), 3: (2, 8, 8)}
+TERMINAL_CELLS = 48
+PNG_CELLS = 1024
+
+
+@click.group()
+def pattern() -> None:
+    """Sparsity patterns: list them, show one."""
+
+
+@pattern.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_patterns(as_json: bool) -> None:
+    """List every pattern with its parameters and source."""
+    if as_json:
+        click.echo(json.dumps([_described(entry) for entry in PATTERNS.values()], indent=2))
+        return
+    for group, title in GROUPS.items():
+        click.secho(f"\n{title}", bold=True)
+        for entry in PATTERNS.values():
+            if entry.group == group:
+                _print_entry(entry)
+        if group == "combine":
+            for form, about in COMBINE:
+                click.echo(f"  {click.style(form, bold=True)}: {about}")
+
+
+def _print_entry(entry: Entry) -> None:
+    click.echo(f"  {click.style(entry.name, bold=True)}: {entry.about}")
+    for item in entry.parameters:
+        default = "required" if item.required else f"default {_default(item.default)}"
+        click.echo(f"      {item.key}: {item.about} ({default})")
+    click.echo(f"      e.g. {entry.example!r}. Source: {entry.source}")
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return ",".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
+    return str(value)
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "group": entry.group,
+        "about": entry.about,
+        "source": entry.source,
+        "example": entry.example,
+        "parameters": [
+            {"key": item.key, "about": item.about, "required": item.required, "default": item.default}
+            for item in entry.parameters
+        ],
+    }
+
+
+@pattern.command("show")
+@click.argument("text", metavar="PATTERN")
+@click.option("-i", "grid", help="Token grid, e.g. 30x48x80; the pattern's own when left out.")
+@click.option("--kv", "kv_grid", help="Token grid of the keys; that of the queries when left out.")
+@click.option("-n", "heads", default=1, show_default=True, help="Query heads, for the cost of choosing.")
+@click.option("-d", "head_dim", default=128, show_default=True, help="Head dimension, for the cost of choosing.")
+@click.option("--q-tile", help="Q tile, tokens per axis; 128 tokens when left out.")
+@click.option("--kv-tile", help="KV tile, tokens per axis; 128 tokens when left out.")
+@click.option("--png", help="Write a picture to this file (needs the extra 'plot').")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(
+    text: str, grid: str | None, kv_grid: str | None, heads: int, head_dim: int, q_tile: str | None,
+    kv_tile: str | None, png: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show one pattern: density, tiles, bounds, and a picture of tokens or blocks."""
+    try:
+        shown = parse_pattern(text)
+        workload = Workload(
+            _grid(shown, grid), heads, head_dim, kv_grid=None if kv_grid is None else parse_grid(kv_grid, "kv grid")
+        )
+        shown.check(workload)
+        tiles = (_tile(shown, q_tile, "q tile"), _tile(shown, kv_tile, "kv tile"))
+        work = shown.tile_work(workload, *tiles)
+        drawn = None if isinstance(shown, Dynamic) else _drawn(shown, workload, TERMINAL_CELLS)
+        if png is not None:
+            write_png(png, picture(shown, workload, PNG_CELLS), str(shown))
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    report = _report(shown, workload, tiles, work)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    for key, value in report.items():
+        click.echo(f"{key.replace('_', ' '):>22}: {_shown(value)}")
+    if drawn is not None:
+        click.echo(
+            f"\none character = {drawn.q_cell} x {drawn.kv_cell} tokens; · empty, ▒ partial, █ full\n{drawn.text()}"
+        )
+
+
+def _drawn(shown: Pattern, workload: Workload, cells: int) -> Picture | None:
+    """A picture, or None for a pattern that is several."""
+    return picture(shown, workload, cells) if hasattr(shown, "rule") else None
+
+
+def _grid(shown: Pattern, given: str | None) -> Grid:
+    if given is not None:
+        return parse_grid(given)
+    own = own_grid(shown)
+    if own is None:
+        raise InputError(f"pattern '{shown}' fits any number of tokens: give a grid, e.g. -i 4096 or -i 30x48x80")
+    return own
+
+
+def _tile(shown: Pattern, given: str | None, what: str) -> Grid:
+    if given is None:
+        return TILES[shown.tile_axes]
+    tile = parse_grid(given, what)
+    if shown.tile_axes > 1 and len(tile) != shown.tile_axes:
+        raise InputError(f"{what} {given!r} has {len(tile)} axes but pattern '{shown}' has {shown.tile_axes}")
+    return tile
+
+
+def _report(shown: Pattern, workload: Workload, tiles: tuple[Grid, Grid], work: TileWork) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "pattern": str(shown),
+        "queries": grid_text(workload.grid),
+        "keys": grid_text(workload.keys),
+        "q_tile": grid_text(tiles[0]),
+        "kv_tile": grid_text(tiles[1]),
+        "counts": "expected" if isinstance(shown, Dynamic) else "exact",
+        "pairs": work.pairs,
+        "density": work.pairs / work.dense_pairs,
+        "kv_tiles_visited": work.visited_total,
+        "kv_tiles_full": work.full_total,
+        "tile_density": work.visited_total / (work.dense_q_tiles * work.dense_kv_tiles),
+        "bound_flop": work.bound_flop,
+        "bound_tiles_mean": work.bound_tiles_mean,
+        "bound_tiles_max": work.bound_tiles_max,
+    }
+    if isinstance(shown, Dynamic):
+        cost = shown.selection(workload)
+        report |= {"choosing_flops": cost.flops, "choosing_bytes": cost.bytes, "choosing_kernels": cost.kernels}
+    return report
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def write_png(path: str, drawn: Picture, title: str) -> None:
+    """Write a picture. Raises InputError where matplotlib is not installed or the file cannot be written."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError(f"--png {path!r} needs matplotlib: expected 'pip install attncast[plot]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.colors import ListedColormap
+
+    figure, axes = pyplot.subplots(figsize=(7, 7), layout="constrained")
+    axes.imshow(
+        drawn.cells, cmap=ListedColormap(["white", "#9ecae1", "#08519c"]), vmin=0, vmax=2, interpolation="nearest"
+    )
+    unit = "token" if drawn.q_cell == drawn.kv_cell == 1 else f"block of {drawn.q_cell} x {drawn.kv_cell} tokens"
+    axes.set(title=title if len(title) < 80 else f"{title[:77]}...", xlabel=f"key {unit}", ylabel=f"query {unit}")
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--png {path!r} cannot be written: {error}") from None
+    finally:
+        pyplot.close(figure)
