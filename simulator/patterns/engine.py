@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from ..tiles import Ints, TileWork, from_rows
 from ..workload import Workload
-from .relations import Bools, Relation
+from .relations import Bools, Interval, Relation
 from .tokens import Boxes, Layout, Segment, tile_boxes, token_coordinates
 
+# Disjoint runs [start, end) of keys, each an array over queries; empty where end <= start.
+Runs = list[tuple[Ints, Ints]]
+MAX_RUNS = 32
 CHUNK_PAIRS = 1 << 21  # pairs of boxes, or of tokens, looked at together
 
 
@@ -55,6 +58,10 @@ class Rule(Protocol):
 
     def pairs(self) -> int:
         """Pairs kept."""
+        ...
+
+    def runs(self) -> Runs | None:
+        """Runs of keys of every query, where they are few; None where they are not known."""
         ...
 
 
@@ -126,6 +133,18 @@ class Pieces:
             kept |= own
         return kept
 
+    def runs(self) -> Runs | None:
+        """Runs of keys of every query of a flat sequence, when all relations are intervals."""
+        if any(len(layout) > 1 or len(layout[0].grid) > 1 for layout in (self.q_layout, self.k_layout)) or self.split:
+            return None
+        out: Runs = []
+        for piece in self.pieces:
+            relation = piece.relations[0] if len(piece.relations) == 1 else None
+            if not isinstance(relation, Interval) or relation.chosen is not None:
+                return None
+            out.append(relation.runs())
+        return out
+
     def pairs(self) -> int:
         """Pairs kept, in closed form."""
         total = 0
@@ -196,8 +215,30 @@ class Combined:
             kept = merge(kept, rule.keeps(q, k))
         return kept
 
+    def runs(self) -> Runs | None:
+        """Runs of keys of every query, when all rules have few of them."""
+        merged: Runs | None = None
+        for rule in self.rules:
+            other = rule.runs()
+            if other is None:
+                return None
+            if merged is None:
+                merged = other
+            elif self.op == "all":
+                merged = [_cut(a, b) for a in merged for b in other]
+            else:
+                for taken in merged:  # of the other's runs, what is left beside those already there
+                    other = [part for run in other for part in _beside(run, taken)]
+                merged = [*merged, *other]
+            if len(merged) > MAX_RUNS:
+                return None
+        return merged
+
     def pairs(self) -> int:
-        """Pairs kept: full tiles by their size, partial ones pair by pair."""
+        """Pairs kept: from runs where they are few; else full tiles by their size and partial ones pair by pair."""
+        runs = self.runs()
+        if runs is not None:
+            return sum(int(np.maximum(end - start, 0).sum()) for start, end in runs)
         tile = 64  # small tiles: fewer pairs in the partial ones
         q_sizes, k_sizes = tile_sizes(self.queries, tile), tile_sizes(self.keys, tile)
         rows = row_chunks(q_sizes.size, k_sizes.size)
@@ -206,6 +247,16 @@ class Combined:
             total += int(q_sizes[begin:end] @ (full @ k_sizes))
             total += int(count_kept(self, tile, tile, live & ~full, begin).sum())
         return total
+
+
+def _cut(a: tuple[Ints, Ints], b: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    return np.maximum(a[0], b[0]), np.minimum(a[1], b[1])
+
+
+def _beside(run: tuple[Ints, Ints], taken: tuple[Ints, Ints]) -> list[tuple[Ints, Ints]]:
+    """What a run has before and after another one."""
+    begin, end = taken[0], np.maximum(*taken)  # an empty run takes nothing away
+    return [(run[0], np.minimum(run[1], begin)), (np.maximum(run[0], end), run[1])]
 
 
 def tile_sizes(tokens: int, tile: int) -> Ints:

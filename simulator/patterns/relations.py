@@ -123,6 +123,11 @@ class Interval:
             kept &= self.chosen[np.minimum(j, self.chosen.size - 1)]
         return np.asarray(kept)
 
+    def runs(self) -> tuple[Ints, Ints]:
+        """Start and end for every query, empty outside [first, last)."""
+        i = np.arange(self.start.size)
+        return self.start, np.where((i >= self.first) & (i < self._last), self.end, self.start)
+
     def pairs(self) -> int:
         """Pairs kept."""
         start, end = self.start[self.first : self._last], self.end[self.first : self._last]
@@ -205,7 +210,8 @@ class Table:
         """Kept blocks above and to the left of each corner."""
         area = np.zeros((self.kept.shape[0] + 1, self.kept.shape[1] + 1), dtype=np.int32)
         np.cumsum(self.kept, axis=0, dtype=np.int32, out=area[1:, 1:])
-        np.cumsum(area[1:, 1:], axis=1, out=area[1:, 1:])
+        for begin in range(0, area.shape[0], 256):  # in parts: a sum in place would copy the whole table
+            area[begin : begin + 256] = np.cumsum(area[begin : begin + 256], axis=1)
         return area
 
     def _count(self, q: Boxes, k: Boxes) -> tuple[Ints, Ints]:
@@ -234,9 +240,11 @@ class Table:
 
     def pairs(self) -> int:
         """Pairs kept."""
-        q_sizes = np.minimum(self.q_block, self.queries - np.arange(self.kept.shape[0]) * self.q_block)
-        k_sizes = np.minimum(self.k_block, self.keys - np.arange(self.kept.shape[1]) * self.k_block)
-        return int(q_sizes @ (self.kept @ k_sizes))
+        area, (rows, columns) = self._area[-2:, -2:].astype(object), self.kept.shape
+        last_q, last_k = self.queries - (rows - 1) * self.q_block, self.keys - (columns - 1) * self.k_block
+        below, beside = area[1, 0] - area[0, 0], area[0, 1] - area[0, 0]
+        inner = area[0, 0] * self.q_block * self.k_block + int(self.kept[-1, -1]) * last_q * last_k
+        return int(inner + below * last_q * self.k_block + beside * self.q_block * last_k)
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,14 +103,14 @@ def sequence_cases(draw):
     name = draw(
         st.sampled_from(
             ["streaming", "dilated", "strided", "fixed", "longformer", "power", "prefix-lm", "documents",
-             "shared-prefix", "parallel-context", "causal & streaming", "union", "bigbird"]
+             "shared-prefix", "parallel-context", "causal & streaming", "union", "intervals", "bigbird"]
         )
     )  # fmt: skip
     queries = draw(st.integers(1, 60))
     keys = queries + draw(st.integers(-min(queries - 1, 10), 20))
     few = st.integers(0, 20)
     seed = draw(st.integers(0, 99))
-    if name in ("longformer", "power", "documents", "parallel-context", "bigbird"):
+    if name in ("longformer", "power", "documents", "parallel-context", "bigbird", "intervals"):
         keys = queries
     if name == "streaming":
         sink, window = draw(few), draw(few) + 1
@@ -158,6 +158,15 @@ def sequence_cases(draw):
 
         def keep(p, k):
             return first(p, k) and second(p, k)
+
+    elif name == "intervals":
+        sizes, sink, window, left = by.some_lengths(queries, seed), draw(few), draw(few) + 1, draw(few)
+        first, second, third = by.documents(sizes, True), by.streaming(sink, window), by.longformer(window, sink)
+        text = f"documents lengths={','.join(map(str, sizes))} | streaming sink={sink} window={window} & window left={left}"
+        text += f" | longformer window={window} tokens={sink}"
+
+        def keep(p, k):
+            return first(p, k) or (second(p, k) and k >= p - left) or third(p, k)
 
     elif name == "union":
         prefix, left, step = draw(few), draw(few), draw(few) + 1
