@@ -8,7 +8,7 @@ pairs, and no others, are looked at pair by pair. Memory is bounded by chunks, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -225,10 +225,10 @@ class Combined:
             if merged is None:
                 merged = other
             elif self.op == "all":
-                merged = [_cut(a, b) for a in merged for b in other]
+                merged = _some(_cut(a, b) for a in merged for b in other)
             else:
                 for taken in merged:  # of the other's runs, what is left beside those already there
-                    other = [part for run in other for part in _beside(run, taken)]
+                    other = _some(part for run in other for part in _beside(run, taken))
                 merged = [*merged, *other]
             if len(merged) > MAX_RUNS:
                 return None
@@ -247,6 +247,11 @@ class Combined:
             total += int(q_sizes[begin:end] @ (full @ k_sizes))
             total += int(count_kept(self, tile, tile, live & ~full, begin).sum())
         return total
+
+
+def _some(runs: Iterable[tuple[Ints, Ints]]) -> Runs:
+    """The runs that are not empty for every query."""
+    return [(start, end) for start, end in runs if (end > start).any()]
 
 
 def _cut(a: tuple[Ints, Ints], b: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
