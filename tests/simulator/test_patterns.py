@@ -457,6 +457,6 @@ def test_rules_agree_with_themselves_pair_by_pair():
 
 
 def test_runs_cut_away_take_nothing_from_others():
-    # The sink of a late query and a window of one key have nothing in common: an empty run that ends before it starts.
-    pattern = parse_pattern("streaming sink=4 window=2 & window left=0 right=0 | dense")
+    # The sink of a late query and a short window have nothing in common: an empty run that ends before it starts.
+    pattern = parse_pattern("streaming sink=4 window=2 & window left=3 right=0 | dense")
     assert pattern.tile_work(Workload((20,), 1, 64), (8,), (8,)).pairs == 400
