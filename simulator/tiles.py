@@ -132,9 +132,11 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
 def from_rows(visited: Ints, full: Ints, dense_kv_tiles: int, pairs: int, dense_pairs: int) -> TileWork:
     """TileWork of a pattern that is no product: visited and full KV tiles of each Q tile, shape (q_tiles,) each."""
     v, f, n = classes(visited, full)
-    columns = binned(v.astype(float), f.astype(float), n.astype(float))
+    by_work, by_full, count = binned(v.astype(float), f.astype(float), n.astype(float))
     return TileWork(
-        *(column[::-1] for column in columns),
+        visited=by_work[::-1],
+        full=by_full[::-1],
+        count=count[::-1],
         q_tiles=visited.size,
         visited_total=int(visited.sum()),
         full_total=int(full.sum()),
