@@ -195,4 +195,5 @@ def _permute(gpu: GPU, c: Calls) -> Floats:
     return np.where(c.permute_axes > 0, 2.0 * once + 2.0 * twice, 0.0)
 
 
-CALL_FIELDS = tuple(item.name for item in fields(Calls))
+PER_CLASS = ("visited", "full", "count")
+PER_CALL = tuple(item.name for item in fields(Calls) if item.name not in (*PER_CLASS, "row"))

@@ -13,7 +13,7 @@ from ..hwmodels import GPU, load_gpu
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end
 from .forecast import Calls, Costs, forecast
 from .patterns import Band, Pattern, parse_pattern
-from .profile import KernelProfile, baseline_key, choose_profile
+from .profile import KernelProfile, baseline_profile, choose_profile
 from .tiles import Floats, TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -35,6 +35,9 @@ class Conditions:
     graph: bool = False
     appends: bool = False
     rotates: bool = False
+
+
+DEFAULT_CONDITIONS = Conditions()
 
 
 def predict(
@@ -69,12 +72,12 @@ def predict(
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     pattern.check(workload)
-    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, workload.head_dim)
+    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions)
     costs = forecast(gpu, profile, calls)
-    reference = dense_baseline(workload, gpu, baseline or baseline_key(gpu), conditions)
+    gpu_baseline = dense_baseline(workload, gpu, baseline, conditions)
     parts = {name: float(value[0]) for name, value in costs.parts.items()}
     time_s = math.fsum(parts.values())
     estimate = Estimate(
@@ -93,7 +96,7 @@ def predict(
         bound_by=bound_by(costs),
         work=work,
         splits=int(costs.splits[0]),
-        baseline=reference,
+        baseline=gpu_baseline,
         notes=tuple(_notes(workload, gpu, profile, pattern, tiles, work)),
     )
     if attention_share is None:
@@ -102,9 +105,16 @@ def predict(
 
 
 @lru_cache(maxsize=1024)
-def dense_baseline(workload: Workload, gpu: GPU, kernel: str, conditions: Conditions) -> Baseline:
-    """Time of the same workload without a pattern. Raises InputError when ``kernel`` cannot run it."""
-    profile = choose_profile(kernel, gpu, "band", workload.dtype, workload.head_dim)
+def dense_baseline(workload: Workload, gpu: GPU, kernel: str | None, conditions: Conditions) -> Baseline:
+    """Time of the same workload without a pattern; on the GPU's best dense kernel when ``kernel`` is None.
+
+    Raises:
+        InputError: the kernel cannot run it.
+    """
+    if kernel is None:
+        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v))
+    else:
+        profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = pattern.tile_work(workload, *tiles)
@@ -121,21 +131,26 @@ def resolve_tiles(
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
     axes = pattern.tile_axes
-    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v))
+    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens * workload.gqa_ratio)
     return (
-        _tile(q_tile, "q tile", axes, default.q, pattern),
-        _tile(kv_tile, "kv tile", axes, default.kv, pattern),
+        _tile(q_tile, "q tile", default.q, pattern),
+        _tile(kv_tile, "kv tile", default.kv, pattern),
     )
 
 
-def _tile(tile: Grid | str | None, what: str, axes: int, default: Grid, pattern: Pattern) -> Grid:
+def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
     if tile is None:
         return default
-    shape = parse_grid(tile if isinstance(tile, str) else grid_text(tile), what)
+    return checked_tile(parse_grid(tile if isinstance(tile, str) else grid_text(tile), what), what, pattern)
+
+
+def checked_tile(shape: Grid, what: str, pattern: Pattern) -> Grid:
+    """``shape`` as a tile of the pattern. Raises InputError for a wrong number of axes or an impossible size."""
+    axes = pattern.tile_axes
     if axes > 1 and len(shape) != axes:
         raise InputError(
             f"{what} {grid_text(shape)!r} has {len(shape)} axes but pattern '{pattern}' has {axes}: "
-            f"expected e.g. {grid_text(default)}"
+            f"expected one length for each axis, e.g. {grid_text((4, 8, 8)[3 - axes :])}"
         )
     if math.prod(shape) > MAX_TILE_TOKENS:
         raise InputError(

@@ -13,7 +13,7 @@ from ..errors import InputError, unknown
 from ..hwmodels import GPU
 from .operations import MASK_ALU_PER_AXIS, MASK_ALU_SELECT, OPERATIONS, Operations
 from .patterns import KvTiling
-from .workload import Grid, grid_text
+from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
 
@@ -35,6 +35,8 @@ class KernelProfile:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na").
         tiles: choices, the default of each number of axes first.
+        decode_tiles: 1-D choices of a decode kernel, for calls whose queries and packed heads fill no Q tile of its own;
+            empty when the kernel has none.
         cascade: row of the operations table.
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
@@ -72,6 +74,7 @@ class KernelProfile:
     operand_rows: int
     min_rows: int
     interval: float
+    decode_tiles: tuple[TileChoice, ...] = ()
     cascade: str = "one-pass"
     operands: Literal["async", "registers"] = "async"
     scores_through_smem: bool = False
@@ -98,12 +101,19 @@ class KernelProfile:
         """Operation counts of its algorithm."""
         return OPERATIONS[self.cascade]
 
-    def tile_for(self, axes: int, head_dim: int) -> TileChoice:
+    def tile_for(self, axes: int, head_dim: int, rows: int | None = None) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
+
+        Args:
+            rows: queries times the heads that share their keys; so few that they fit a decode tile get one.
 
         Raises:
             InputError: the kernel has no such tile.
         """
+        if axes == 1 and rows is not None:
+            for choice in self.decode_tiles:
+                if head_dim <= choice.max_head_dim and rows <= choice.q[0]:
+                    return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
             if head_dim <= choice.max_head_dim:
@@ -113,6 +123,11 @@ class KernelProfile:
                 f"{self.title} has no {axes}-D tile for head dim {head_dim}: expected at most {fitting[-1].max_head_dim}"
             )
         raise InputError(f"{self.title} has no {axes}-D tiles")
+
+    @property
+    def max_head_dim(self) -> int:
+        """Largest head dimension it takes."""
+        return max(choice.max_head_dim for choice in self.tiles)
 
     def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
         """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
@@ -153,13 +168,16 @@ def _build(key: str, table: dict[str, Any]) -> KernelProfile:
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
-    tiles = tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop("tiles"))
+    tiles, decode_tiles = (
+        tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop(name, ()))
+        for name in ("tiles", "decode_tiles")
+    )
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
-    return KernelProfile(key=key, tiles=tiles, **{**table, **lists})
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
 
 
 @lru_cache(maxsize=1)
-def _choices() -> Mapping[str, Mapping[str, str]]:
+def _choices() -> Mapping[str, Mapping[str, list[str]]]:
     return tomllib.loads((_HERE / "choices.toml").read_text(encoding="utf-8"))
 
 
@@ -170,16 +188,7 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
     """
     if key.lower() == "auto":
-        key = _choices()[gpu.generation][family]
-        profile = load_profile(key, gpu)
-        if dtype not in profile.dtypes or head_dim > max(c.max_head_dim for c in profile.tiles):
-            for name in ("flashinfer", "cudnn", "triton"):  # in this order: wider in dtypes and head dims
-                other = load_profile(name, gpu)
-                if family in other.patterns and dtype in other.dtypes:
-                    profile = other
-                    if head_dim <= max(c.max_head_dim for c in other.tiles):
-                        break
-        return profile
+        return _first_that_runs(gpu, family, dtype, head_dim, family)
     profile = load_profile(key, gpu)
     if family not in profile.patterns:
         takes = " and ".join(FAMILIES[name] for name in profile.patterns)
@@ -189,14 +198,18 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
     return profile
 
 
-def baseline_key(gpu: GPU) -> str:
-    """Name of the best dense kernel of a GPU."""
-    return _choices()[gpu.generation]["baseline"]
+def baseline_profile(gpu: GPU, dtype: str, head_dim: int) -> KernelProfile:
+    """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
+    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline")
+
+
+def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str) -> KernelProfile:
+    profiles = [load_profile(name, gpu) for name in _choices()[gpu.generation][use]]
+    for profile in profiles:
+        if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
+            return profile
+    tried = ", ".join(f"{p.key} ({'/'.join(p.dtypes)}, up to {p.max_head_dim})" for p in profiles)
+    raise InputError(f"no kernel on {gpu.key} takes {dtype!r} with head dim {head_dim}: {tried}")
 
 
 FAMILIES: Final = {"band": "dense, causal and window patterns", "na": "neighborhood patterns"}
-
-
-def tile_text(tile: Grid) -> str:
-    """A tile shape as it is typed: ``4x8x8``."""
-    return grid_text(tile)
