@@ -25,15 +25,24 @@ def band_classes(
     Neighbouring classes are merged until ``MAX_CLASSES_PER_CALL`` are left; sums and the longest class are kept. Calls
     with more than ``MAX_TILES_PER_CALL`` Q tiles are counted on evenly spaced ones (a single prediction counts all).
     """
-    shapes = np.stack(np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv), axis=1).astype(np.int64)
-    unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    visited, full, count, row = _unique_band_classes(*unique.T)
+    columns = [c.astype(np.int64) for c in np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv)]
+    first, inverse = _distinct(columns)
+    visited, full, count, row = _unique_band_classes(*(column[first] for column in columns))
     sizes = np.diff(row, append=visited.size)
-    inverse = inverse.ravel()
     wanted = sizes[inverse]
     begin = np.concatenate(([0], np.cumsum(wanted)[:-1]))
     index = np.repeat(row[inverse] - begin, wanted) + np.arange(int(wanted.sum()))
     return visited[index], full[index], count[index], begin
+
+
+def _distinct(columns: list[Ints]) -> tuple[Ints, Ints]:
+    """Index of one row of each kind, and for each row its kind. Columns have few distinct values: coding is fast."""
+    code = np.zeros_like(columns[0])
+    for column in columns:
+        values, inverse = np.unique(column, return_inverse=True)
+        # Renumbering after each column keeps codes small however many columns there are.
+        code = np.unique(code * values.size + inverse, return_inverse=True)[1]
+    return np.unique(code, return_index=True)[1], code
 
 
 def _unique_band_classes(
