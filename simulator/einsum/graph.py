@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Groups = tuple[tuple[str | None, tuple[int, ...]], ...]
 
 
-def dependency_graph(cascade: Cascade) -> networkx.DiGraph:
+def dependency_graph(cascade: Cascade) -> networkx.MultiDiGraph:
     """The cascade as a graph: a node per tensor (``kind`` input, state or value; ``live``), an edge per read.
 
     An edge that carries the previous step of an iterative rank has ``carried=True``; every edge names the
@@ -24,7 +24,7 @@ def dependency_graph(cascade: Cascade) -> networkx.DiGraph:
     import networkx
 
     scope = cascade.scope
-    graph = networkx.DiGraph(name=cascade.name)
+    graph = networkx.MultiDiGraph(name=cascade.name)
     for tensor in scope.shapes:
         kind = "input" if tensor in scope.inputs else "state" if tensor in scope.states else "value"
         made = scope.producers.get(tensor, ())

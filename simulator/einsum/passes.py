@@ -8,8 +8,8 @@ forces a pass only on an Einsum that traverses the rank again, however many Eins
 in between; a prefix (an iterative or ``k <= i`` filtered rank) does not.
 
 A rank is traversed by the variables of all its parts together: an Einsum over M1 alone works on a number
-per chunk, and does not read M again. Parts are traversed outermost first, so a reduction over M0 ends with its
-chunk: it is a barrier on M0, found by asking for the passes over M0. Every bound holds for that order.
+per chunk, and does not read M again. Parts are traversed outermost first, so a reduction over M0 ends with
+its chunk: it is a barrier on M0, found by asking for the passes over M0. Every bound holds for that order.
 """
 
 from __future__ import annotations

@@ -48,6 +48,12 @@ class Poly:
     def __bool__(self) -> bool:
         return bool(self.terms)
 
+    def renamed(self, names: Mapping[str, str]) -> Poly:
+        """Every rank under the name ``names`` gives it; two may become one."""
+        return Poly.of(
+            (_times((), tuple((names.get(rank, rank), e) for rank, e in m)), c) for m, c in self.terms
+        )
+
     def folded(self, whole: str, parts: tuple[str, ...]) -> Poly:
         """Write each product of all ``parts`` as the rank ``whole`` they partition: M1*M0*P becomes M*P."""
         return Poly.of((_fold(m, whole, parts), c) for m, c in self.terms)

@@ -232,8 +232,8 @@ class _Resolver:
         if free:
             raise self.fail(
                 target.at,
-                f"variable {free[0]!r} is on the right of {target.tensor!r}, "
-                f"but neither on its left nor reduced: add it to the left, or reduce it as in 'sum({free[0]}) ...'",
+                f"variable {free[0]!r} is on the right of {target.tensor!r}, but neither on its left "
+                f"nor reduced: add it to the left, or reduce it as in 'sum({free[0]}) ...'",
             )
 
     def check_expr(self, expr: Expr, at: At, names: set[str], tensors: bool) -> set[str]:

@@ -57,10 +57,7 @@ def bind(cascade: Cascade, sizes: Mapping[str, Size], *, exact: bool = False) ->
 
 def fold(scope: Scope, poly: Poly) -> Poly:
     """A polynomial in its normal form: shared sizes under one name, a partition's parts as the whole rank."""
-    renamed = Poly.of(
-        (tuple(sorted((scope.same[rank], e) for rank, e in monomial)), coefficient)
-        for monomial, coefficient in poly.terms
-    )
+    renamed = poly.renamed(scope.same)
     # Parts of parts first: they may complete a product of their own.
     for whole in reversed(_outside_in(scope)):
         renamed = renamed.folded(scope.same[whole], tuple(scope.same[part] for part in scope.parts[whole]))
