@@ -32,6 +32,9 @@ from .output import print_json, print_table
 @click.option(
     "-k", "--kernel", default="auto", show_default=True, help="Kernel profile; auto: what users of the GPU run."
 )
+@click.option(
+    "--cascade", metavar="NAME|FILE", help="Another algorithm: a cascade of the library or a file of your own."
+)
 @click.option("--baseline", metavar="KERNEL", help="Dense kernel to compare with; the GPU's best when left out.")
 @click.option(
     "--q-tile", metavar="TILE", help="Q tile, tokens per axis, e.g. 4x8x8; the kernel's default when left out."
@@ -60,6 +63,7 @@ def predict(
     kv_grid: str | None,
     cached: int,
     kernel: str,
+    cascade: str | None,
     baseline: str | None,
     q_tile: str | None,
     kv_tile: str | None,
@@ -77,6 +81,7 @@ def predict(
     Examples:
       attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 -p "na window=18x24x24 stride=16x8x8"
       attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal
+      attncast predict -g h100 -i 8192 -n 32 -d 128 --cascade three_pass
       attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --json
     """
     if sparse_share is not None and attention_share is None:
@@ -107,6 +112,7 @@ def predict(
             wanted,
             gpu,
             kernel,
+            cascade=cascade,
             baseline=baseline,
             q_tile=q_tile,
             kv_tile=kv_tile,

@@ -13,6 +13,7 @@ from ..hwmodels import GPU
 from . import memory, pipes, schedule
 from .pipes import TileShape
 from .profile import KernelProfile
+from .tile_operations import TileOperations
 from .tiles import Floats, Ints
 
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
@@ -30,6 +31,8 @@ class Calls:
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
+        spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
+        passes: passes over the keys, each a launch of its own.
         append_bytes: bytes of the new tokens that the same call writes to the cache or rotates (0 for attention alone).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph.
         visited, full, count: work classes of all calls, one call after the other, longest first.
@@ -51,6 +54,8 @@ class Calls:
     axes: Floats
     mask_all: Floats
     permute_axes: Floats
+    spill_bytes: Floats
+    passes: Floats
     append_bytes: Floats
     warm: Floats
     graph: Floats
@@ -80,8 +85,11 @@ class Costs:
     ctas: Floats
 
 
-def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
-    """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once."""
+def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOperations | None = None) -> Costs:
+    """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once.
+
+    ``operations`` replaces the counts of the profile's own algorithm, for a kernel that runs another one the same way.
+    """
     c = calls
     sizes = schedule.class_counts(c.row, c.visited.size)
 
@@ -99,7 +107,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
 
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
-    full_pipes = pipes.tile_pipes(gpu, profile, shape, c.tensor_rate)
+    full_pipes = pipes.tile_pipes(gpu, profile, operations or profile.operations, shape, c.tensor_rate)
     mask_cycles = pipes.mask_alu_cycles(gpu, profile, shape)
     part_pipes = {**full_pipes, "alu": full_pipes["alu"] + mask_cycles}
     tile_bytes = pipes.l2_bytes_per_tile(profile, shape)
@@ -140,11 +148,12 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     run_s = np.maximum(compute_s, memory_s)
 
     # Step 7: launch, and the passes around the kernel.
-    launch_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
+    once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
+    launch_s = once_s * c.passes
     merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-    merge_s = np.where(splits > 1, launch_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
+    merge_s = np.where(splits > 1, once_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
     append_s = np.where(
-        c.append_bytes > 0, launch_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0
+        c.append_bytes > 0, once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0
     )
     permute_s = _permute(gpu, c)
     kernel_s = launch_s + run_s + merge_s
@@ -171,10 +180,14 @@ def _traffic(
     q_tiles: Floats, head_groups: Floats,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
+    scores = tiles_visited * head_groups * shape.rows * shape.keys
+    # A fiber of scores that fits half of an SM's shared memory stays there between passes.
+    stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
+    spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = np.minimum(c.keys, tiles_visited * shape.keys)
     return memory.traffic(
         gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes,
+        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled,
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * c.query_bytes,
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,

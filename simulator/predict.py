@@ -10,6 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
+from .cascade_call import CascadeWork, cascade_work, streaming
+from .cascade_call import notes as cascade_notes
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end
 from .forecast import Calls, Costs, forecast
 from .patterns import Band, Pattern, parse_pattern
@@ -46,6 +48,7 @@ def predict(
     gpu: GPU | str = "h100",
     kernel: str = "auto",
     *,
+    cascade: str | None = None,
     baseline: str | None = None,
     q_tile: Grid | str | None = None,
     kv_tile: Grid | str | None = None,
@@ -60,6 +63,8 @@ def predict(
         pattern: a pattern or its text, e.g. ``"na window=18x24x24 stride=16x8x8"``.
         gpu: a name, a path to a TOML file, or a GPU.
         kernel: a kernel profile, or "auto": what a user of this GPU would run.
+        cascade: another algorithm than the kernel's own: a name in the cascade library or the path of a file. The kernel
+            ("auto": triton) says how it is tiled and overlapped.
         baseline: the dense kernel to compare with; the best one of this GPU when None.
         q_tile, kv_tile: tile shapes, tokens per axis; the kernel's own default when None.
         attention_share: share of the whole run that dense attention takes (0 to 1), for the end-to-end speedup.
@@ -72,18 +77,24 @@ def predict(
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     pattern.check(workload)
+    algorithm = cascade_work(cascade) if cascade is not None else None
+    if algorithm is not None and kernel == "auto":
+        kernel = "triton"
     profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
-    calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions)
-    costs = forecast(gpu, profile, calls)
+    calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
+    if algorithm is not None and algorithm.operations is None:
+        costs = streaming(gpu, profile, workload, algorithm, calls)
+    else:
+        costs = forecast(gpu, profile, calls, algorithm.operations if algorithm else None)
     gpu_baseline = dense_baseline(workload, gpu, baseline, conditions)
     parts = {name: float(value[0]) for name, value in costs.parts.items()}
     time_s = math.fsum(parts.values())
     estimate = Estimate(
         gpu=gpu.key,
         kernel=profile.key,
-        title=profile.title,
+        title=profile.title if algorithm is None else f"{profile.title} running cascade {algorithm.cascade.name}",
         pattern=str(pattern),
         q_tile=tiles[0],
         kv_tile=tiles[1],
@@ -97,7 +108,10 @@ def predict(
         work=work,
         splits=int(costs.splits[0]),
         baseline=gpu_baseline,
-        notes=tuple(_notes(workload, gpu, profile, pattern, tiles, work)),
+        notes=(
+            *_notes(workload, gpu, profile, pattern, tiles, work),
+            *(cascade_notes(algorithm) if algorithm is not None else ()),
+        ),
     )
     if attention_share is None:
         return estimate
@@ -173,8 +187,9 @@ def single_call(
     tiles: tuple[Grid, Grid],
     work: TileWork,
     conditions: Conditions,
+    cascade: CascadeWork | None = None,
 ) -> Calls:
-    """One workload as arrays of length one."""
+    """One workload as arrays of length one; ``cascade`` is the algorithm where it is not the profile's own."""
     q_tile, kv_tile = tiles
     w = workload
     appended = 0.0
@@ -197,6 +212,9 @@ def single_call(
         axes=_one(pattern.axes),
         mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
         permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
+        # 2 for writing and reading, at the dtype that frameworks keep scores in.
+        spill_bytes=_one(2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0),
+        passes=_one(cascade.key_passes if cascade else 1),
         append_bytes=_one(appended),
         warm=_one(conditions.warm_l2),
         graph=_one(conditions.graph),

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 
 from ..errors import InputError, unknown
 from ..hwmodels import GPU
-from .operations import MASK_ALU_PER_AXIS, MASK_ALU_SELECT, OPERATIONS, Operations
+from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .patterns import KvTiling
+from .tile_operations import TileOperations, library_operations
 from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
@@ -37,7 +38,8 @@ class KernelProfile:
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices of a decode kernel, for calls whose queries and packed heads fill no Q tile of its own;
             empty when the kernel has none.
-        cascade: row of the operations table.
+        cascade: its algorithm, a name in the cascade library: where its operation counts come from.
+        rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
@@ -75,7 +77,8 @@ class KernelProfile:
     min_rows: int
     interval: float
     decode_tiles: tuple[TileChoice, ...] = ()
-    cascade: str = "one-pass"
+    cascade: str = "flash_attention_2"
+    rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
@@ -97,9 +100,9 @@ class KernelProfile:
         return hash((self.key, self.archs))  # as a cache key; the rest follows from these
 
     @property
-    def operations(self) -> Operations:
-        """Operation counts of its algorithm."""
-        return OPERATIONS[self.cascade]
+    def operations(self) -> TileOperations:
+        """Operation counts of its algorithm, from its cascade."""
+        return library_operations(self.cascade)
 
     def tile_for(self, axes: int, head_dim: int, rows: int | None = None) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.

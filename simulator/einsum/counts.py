@@ -134,9 +134,7 @@ def points(source: str, scope: Scope, over: frozenset[str], filters: tuple[Filte
     sides = list(dict.fromkeys(side.terms for f in used for side in (f.left, f.right)))
     owners = [term.var for side in sides for term in side]
     if len(owners) != len(set(owners)):
-        raise error(
-            source, used[0].at, "the filters use a variable in two ways, so their points cannot be counted"
-        )
+        raise error(source, used[0].at, "the filters use a variable in two ways, so their points cannot be counted")
     total = _box(scope, over - set(owners))
     left = set(range(len(sides)))
     while left:
@@ -181,8 +179,7 @@ def _order_polynomial(n: int, links: tuple[tuple[int, str, int], ...]) -> tuple[
         for other in range(n + 1):
             if other != k:
                 basis = [
-                    (basis[d - 1] if d else Fraction(0))
-                    - other * (basis[d] if d < len(basis) else Fraction(0))
+                    (basis[d - 1] if d else Fraction(0)) - other * (basis[d] if d < len(basis) else Fraction(0))
                     for d in range(len(basis) + 1)
                 ]
                 scale *= k - other

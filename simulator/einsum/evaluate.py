@@ -191,9 +191,7 @@ class _Run:
         """A sum of products, without the whole space in memory."""
         factors: list[Expr] = [einsum.expr]
         while any(isinstance(f, Apply) and f.op == "mul" for f in factors):
-            factors = [
-                g for f in factors for g in (f.args if isinstance(f, Apply) and f.op == "mul" else (f,))
-            ]
+            factors = [g for f in factors for g in (f.args if isinstance(f, Apply) and f.op == "mul" else (f,))]
         operands: list[Any] = []
         axes = range(len(space.axes))
         for factor in factors:
@@ -219,10 +217,7 @@ class _Run:
         lines = {var: space.coordinates[var].reshape(-1) for var in kept}
         own = _Space(
             kept,
-            {
-                v: lines[v].reshape([-1 if k == p else 1 for k in range(len(kept))])
-                for p, v in enumerate(kept)
-            },
+            {v: lines[v].reshape([-1 if k == p else 1 for k in range(len(kept))]) for p, v in enumerate(kept)},
         )
         where = tuple(self.coordinate(index, own) for index in target.indices)
         self.values[target.tensor][where] = np.asarray(value).reshape([lines[var].size for var in kept])

@@ -125,11 +125,7 @@ def _loop(
                     f"cyclic definition: {read.tensor!r} is read whole inside its own iteration over {var!r}",
                 )
         needs[n] = {
-            m
-            for read in inner
-            if not is_previous(scope, read)
-            for m in members
-            if targets[m].tensor == read.tensor
+            m for read in inner if not is_previous(scope, read) for m in members if targets[m].tensor == read.tensor
         }
     ordered: list[int] = []
     while needs:
@@ -175,18 +171,14 @@ def _handed(source: str, producer: Einsum, filters: tuple[Filter, ...], read: Ac
             if len(made.terms) == 1:
                 renamed[made.terms[0].var] = taken
             elif taken.terms and len(taken.terms) == len(made.terms):
-                renamed |= {
-                    a.var: Index((Term(b.var),)) for a, b in zip(made.terms, taken.terms, strict=True)
-                }
+                renamed |= {a.var: Index((Term(b.var),)) for a, b in zip(made.terms, taken.terms, strict=True)}
         if any(var not in renamed or not renamed[var].terms for var in used):
             raise error(
                 source,
                 read.at,
                 f"{read.tensor!r} is filtered, so its filtered ranks must be read with their variables",
             )
-        handed.append(
-            replace(keep, left=_rename(keep.left, renamed), right=_rename(keep.right, renamed), at=read.at)
-        )
+        handed.append(replace(keep, left=_rename(keep.left, renamed), right=_rename(keep.right, renamed), at=read.at))
     return handed
 
 

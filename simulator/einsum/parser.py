@@ -237,9 +237,7 @@ class _Parser:
 
     def expression(self, tightness: int = 1) -> Expr:
         left = self._unary()
-        while (
-            self.token.kind == "mark" and self.token.text in INFIX and INFIX[self.token.text][1] >= tightness
-        ):
+        while self.token.kind == "mark" and self.token.text in INFIX and INFIX[self.token.text][1] >= tightness:
             token = self.take()
             op, binds = INFIX[token.text]
             left = Apply(op, (left, self.expression(binds + 1)), token.at)

@@ -76,11 +76,7 @@ class _Time:
 
 def leaves(scope: Scope, rank: str) -> tuple[str, ...]:
     """The unpartitioned parts of a rank, outermost first."""
-    return (
-        tuple(leaf for part in scope.parts[rank] for leaf in leaves(scope, part))
-        if rank in scope.parts
-        else (rank,)
-    )
+    return tuple(leaf for part in scope.parts[rank] for leaf in leaves(scope, part)) if rank in scope.parts else (rank,)
 
 
 def passes(cascade: Cascade, rank: str) -> Passes:
@@ -129,9 +125,7 @@ class _Analysis:
         count = max((live[n] for n in traverses), default=1)
         barriers = tuple(self.barriers[n] for n in sorted(self.barriers) if n in scope.live)
         streams = {tensor: (time.stream + 1) // 2 for tensor, time in self.times.items()}
-        return Passes(
-            self.rank, count, live, traverses, streams, tuple(sorted(barriers, key=lambda b: b.begins))
-        )
+        return Passes(self.rank, count, live, traverses, streams, tuple(sorted(barriers, key=lambda b: b.begins)))
 
     def time_of(self, number: int) -> _Time | None:
         return self.times.get(self.scope.einsums[number].target.tensor)

@@ -50,9 +50,7 @@ class Poly:
 
     def renamed(self, names: Mapping[str, str]) -> Poly:
         """Every rank under the name ``names`` gives it; two may become one."""
-        return Poly.of(
-            (_times((), tuple((names.get(rank, rank), e) for rank, e in m)), c) for m, c in self.terms
-        )
+        return Poly.of((_times((), tuple((names.get(rank, rank), e) for rank, e in m)), c) for m, c in self.terms)
 
     def folded(self, whole: str, parts: tuple[str, ...]) -> Poly:
         """Write each product of all ``parts`` as the rank ``whole`` they partition: M1*M0*P becomes M*P."""

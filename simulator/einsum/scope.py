@@ -63,9 +63,7 @@ class _Resolver:
 
     def unknown(self, what: str, word: str, at: At, known: Iterable[str]) -> Exception:
         names = sorted(known)
-        return self.fail(
-            at, f"unknown {what} {word!r}: expected one of {', '.join(names)}{suggest(word, names)}"
-        )
+        return self.fail(at, f"unknown {what} {word!r}: expected one of {', '.join(names)}{suggest(word, names)}")
 
     def scope(self) -> Scope:
         self.declare_ranks()
@@ -225,9 +223,7 @@ class _Resolver:
             if var in left:
                 raise self.fail(target.at, f"{var!r} is reduced but stands on the left of {target.tensor!r}")
             if var not in right:
-                raise self.fail(
-                    target.at, f"{var!r} is reduced but nothing on the right of {target.tensor!r} has it"
-                )
+                raise self.fail(target.at, f"{var!r} is reduced but nothing on the right of {target.tensor!r} has it")
         free = sorted(right - left - set(einsum.over))
         if free:
             raise self.fail(
@@ -317,9 +313,7 @@ class _Resolver:
         for whole, parts in self.parts.items():
             if self.is_partition(index, parts):
                 return whole
-        raise self.fail(
-            index.at, "expected a variable or a whole partition such as 'm1*M0+m0', with 'rank M = M1*M0'"
-        )
+        raise self.fail(index.at, "expected a variable or a whole partition such as 'm1*M0+m0', with 'rank M = M1*M0'")
 
     def is_partition(self, index: Index, parts: tuple[str, ...]) -> bool:
         def sizes(ranks: Iterable[str]) -> list[str]:

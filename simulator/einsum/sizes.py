@@ -49,9 +49,7 @@ def bind(cascade: Cascade, sizes: Mapping[str, Size], *, exact: bool = False) ->
         _set(known, scope.same[rank], _default(scope, known, rank, pending.pop(rank)), rank)
     missing = sorted({rank for rank in scope.same.values() if rank not in known})
     if missing:
-        raise InputError(
-            f"cascade '{cascade.name}' needs the size of rank {', '.join(missing)}, which is not given"
-        )
+        raise InputError(f"cascade '{cascade.name}' needs the size of rank {', '.join(missing)}, which is not given")
     return {rank: known[scope.same[rank]] for rank in scope.ranks}
 
 
@@ -81,9 +79,7 @@ def _outside_in(scope: Scope) -> list[str]:
 
 def _set(known: dict[str, Size], rank: str, size: Size, named: str) -> None:
     if rank in known and np.any(known[rank] != size):
-        raise InputError(
-            f"rank-size conflict: {named!r} is {size}, but {rank!r} of the same size is {known[rank]}"
-        )
+        raise InputError(f"rank-size conflict: {named!r} is {size}, but {rank!r} of the same size is {known[rank]}")
     known[rank] = size
 
 

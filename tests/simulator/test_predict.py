@@ -14,9 +14,9 @@ from attncast import Conditions, InputError, Workload, parse_pattern, predict
 from attncast.hwmodels import gpu_names, load_gpu
 from attncast.simulator.advice import advice
 from attncast.simulator.batch import band_classes, stack
+from attncast.simulator.cascades import names as cascade_names
 from attncast.simulator.estimate import end_to_end
 from attncast.simulator.forecast import forecast
-from attncast.simulator.operations import OPERATIONS
 from attncast.simulator.patterns.band import UNLIMITED, Band
 from attncast.simulator.predict import resolve_tiles, single_call
 from attncast.simulator.profile import load_profile, profile_names
@@ -51,7 +51,7 @@ def test_every_profile_runs_on_the_gpus_it_names(kernel):
         pattern = "dense" if "band" in profile.patterns else "na window=9"
         assert predict(Workload(4096, 8, 64), pattern, gpu, kernel).kernel == kernel
         ran += 1
-        assert profile.cascade in OPERATIONS
+        assert profile.cascade in cascade_names()
         assert 0 <= profile.overlap <= 1
         assert profile.overlap_source
     assert ran

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from attncast.errors import InputError
 from attncast.simulator import cascades
 from attncast.simulator.einsum import Cascade, Poly, bind, einsum_costs, op_counts, parse, summary
 from attncast.simulator.einsum.ir import Access, Apply, Expr, Name, Number, index_vars
-from hypothesis import given
-from hypothesis import strategies as st
 
 E, F, M, M1, P = (Poly.rank(name) for name in ("E", "F", "M", "M1", "P"))
 
@@ -91,9 +92,7 @@ def enumerated(cascade: Cascade, sizes: dict[str, int]) -> dict[str, int]:
         for values in product(*(range(size[v.upper()]) for v in order)):
             point = dict(zip(order, values, strict=True))
             sides = [(coordinate(f.left, point), f.op, coordinate(f.right, point)) for f in mine]
-            n += all(
-                {"<=": a <= b, "<": a < b, ">=": a >= b, ">": a > b, "==": a == b}[op] for a, op, b in sides
-            )
+            n += all({"<=": a <= b, "<": a < b, ">=": a >= b, ">": a > b, "==": a == b}[op] for a, op, b in sides)
         total[op] = total.get(op, 0) + n
 
     def walk(expr: Expr, filters: Any, skip: bool) -> tuple[set[str], bool]:
@@ -149,9 +148,7 @@ def test_chains_of_filters_count_their_points(n: int) -> None:
 
 def test_many_bindings_at_once() -> None:
     cascade, rng = cascades.load("flash_attention_2"), np.random.default_rng(0)
-    sizes = {rank: rng.integers(1, 4096, 10_000) for rank in ("E", "F", "M", "P")} | {
-        "M0": np.full(10_000, 64)
-    }
+    sizes = {rank: rng.integers(1, 4096, 10_000) for rank in ("E", "F", "M", "P")} | {"M0": np.full(10_000, 64)}
     best = np.inf
     for _ in range(3):
         start = time.perf_counter()

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from attncast.errors import InputError
 from attncast.simulator import cascades
 from attncast.simulator.einsum import evaluate, parse, random_inputs, reduced_ranks, summary, traffic_bound
@@ -127,9 +128,7 @@ def test_conditional_rescaling_is_exact_where_maxima_jump_and_where_they_creep()
 def test_filters_skip_points_and_states_stay() -> None:
     a = np.array([3.0, -1.0, 2.0, 5.0])
     body = "rank I = N\nB[n, i] = A[n] * 1 where n < i\n"
-    prefix = evaluate(
-        parse(f"input A[N]\n{body}S[i] = sum(n) B[n, i]\nX[i] = max(n) B[n, i]\noutput S, X\n"), {"A": a}
-    )
+    prefix = evaluate(parse(f"input A[N]\n{body}S[i] = sum(n) B[n, i]\nX[i] = max(n) B[n, i]\noutput S, X\n"), {"A": a})
     np.testing.assert_array_equal(prefix["S"], [0, 3, 2, 4])
     np.testing.assert_array_equal(prefix["X"], [-np.inf, 3, 3, 3])
     loop = "iterate i until i == I\nS[0, n] = 0\nS[i+1, n] = S[i, n] + B[n, i]\nZ[n] = S[I, n]\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from attncast.simulator import cascades
 from attncast.simulator.einsum import bind, evaluate, parse, random_inputs, show
 
@@ -65,10 +66,7 @@ def relay(x: X) -> Any:
 
 def gqa(x: X) -> Any:
     return np.stack(
-        [
-            np.stack([attention(q, k, v) for q in group])
-            for group, k, v in zip(x["Q"], x["K"], x["V"], strict=True)
-        ]
+        [np.stack([attention(q, k, v) for q in group]) for group, k, v in zip(x["Q"], x["K"], x["V"], strict=True)]
     )
 
 
@@ -103,10 +101,7 @@ def castle(x: X) -> Any:
     out = np.zeros((len(x["VC"]), n))
     for t in range(n):
         ahead = np.array(
-            [
-                [sum(gate[s, r] * x["VU"][d, r] for r in range(s + 1, t + 1)) for s in range(t + 1)]
-                for d in range(e)
-            ]
+            [[sum(gate[s, r] * x["VU"][d, r] for r in range(s + 1, t + 1)) for s in range(t + 1)] for d in range(e)]
         )
         lookahead = x["QC"][:, t] @ ahead / np.sqrt(e)
         scores = x["QC"][:, t] @ x["KC"][:, : t + 1] / np.sqrt(e) - lookahead / (1 + np.exp(-lookahead))
@@ -328,9 +323,7 @@ def test_cascade_computes_its_algorithm(name: str, growth: int) -> None:
     sizes, reference = CASES[name]
     # Other shapes: sizes that no partition ties grow by themselves.
     tied = {r for whole, parts in cascade.scope.parts.items() for r in (whole, *parts)} | {"T", "C", "F"}
-    sizes = {
-        rank: size if rank in tied else size + growth * (ord(rank[0]) % 3) for rank, size in sizes.items()
-    }
+    sizes = {rank: size if rank in tied else size + growth * (ord(rank[0]) % 3) for rank, size in sizes.items()}
     inputs = TWEAKS.get(name, lambda x: x)(random_inputs(cascade, sizes, seed=growth))
     results = list(evaluate(cascade, inputs, sizes).values())
     expected = reference(inputs, bind(cascade, sizes)) if name in SIZED else reference(inputs)

@@ -6,9 +6,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-import attncast.simulator.einsum
 import numpy as np
 import pytest
+
+import attncast.simulator.einsum
 from attncast.errors import InputError
 from attncast.simulator import cascades
 from attncast.simulator.einsum import difference, evaluate, op_counts, parse, show, summary
@@ -180,9 +181,7 @@ def test_load_by_name_or_path(tmp_path: Path) -> None:
     file.write_text("input A[M]\nZ[] = sum(m) A[m]\noutput Z\n", encoding="utf-8")
     assert cascades.load(str(file)).name == "mine"
     assert cascades.load("naive") is cascades.load("naive")
-    with pytest.raises(
-        InputError, match=r"unknown cascade 'flash_atention_2': .*did you mean 'flash_attention_2'"
-    ):
+    with pytest.raises(InputError, match=r"unknown cascade 'flash_atention_2': .*did you mean 'flash_attention_2'"):
         cascades.load("flash_atention_2")
     with pytest.raises(InputError, match="cannot read cascade file"):
         cascades.load(str(tmp_path / "none.cascade"))

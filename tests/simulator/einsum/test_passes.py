@@ -9,6 +9,9 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from attncast.errors import InputError
 from attncast.simulator import cascades
 from attncast.simulator.einsum import (
@@ -23,8 +26,6 @@ from attncast.simulator.einsum import (
 )
 from attncast.simulator.einsum.ir import index_vars
 from attncast.simulator.einsum.passes import leaves
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SEQUENCE_PASSES = {
     "naive": 2,
@@ -54,9 +55,7 @@ def test_passes_over_the_keys(name: str, expected: int) -> None:
     assert passes(cascades.load(name), "M").count == expected
 
 
-@pytest.mark.parametrize(
-    "name", ["linear_causal", "hedgehog", "based", "lightning_2", "retention", "gated_linear"]
-)
+@pytest.mark.parametrize("name", ["linear_causal", "hedgehog", "based", "lightning_2", "retention", "gated_linear"])
 def test_causal_linear_attention_is_one_pass(name: str) -> None:
     assert passes(cascades.load(name), "N").count == 1
 
@@ -86,9 +85,7 @@ def test_einsums_of_one_pass_may_fuse() -> None:
 
 def renamed(text: str) -> str:
     """Every tensor under another name."""
-    for k, name in enumerate(
-        sorted(set(re.findall(r"\b(\w+)\[", text)) - {"Q", "K", "V"}, key=len, reverse=True)
-    ):
+    for k, name in enumerate(sorted(set(re.findall(r"\b(\w+)\[", text)) - {"Q", "K", "V"}, key=len, reverse=True)):
         text = re.sub(rf"\b{name}\b(?=\[|$|,)", f"T{k}X", text, flags=re.M)
     return text
 
@@ -179,8 +176,7 @@ def test_redundant_einsums_add_no_pass() -> None:
             [
                 (
                     "QK[m, p] = sum(e) QS[e, p] * K[e, m]",
-                    "KM[e] = sum(m) K[e, m]\nKC[e, m] = K[e, m] - KM[e] / M\n"
-                    "QK[m, p] = sum(e) QS[e, p] * KC[e, m]",
+                    "KM[e] = sum(m) K[e, m]\nKC[e, m] = K[e, m] - KM[e] / M\nQK[m, p] = sum(e) QS[e, p] * KC[e, m]",
                 )
             ],
             4,
@@ -281,9 +277,7 @@ def earliest_pass(cascade: Cascade, rank: str, sizes: dict[str, int]) -> int:
     def coordinate(index: Any, point: dict[str, int]) -> int:
         if index.last:
             return size[index.last]
-        return index.offset + sum(
-            point[t.var] * int(np.prod([size[r] for r in t.stride])) for t in index.terms
-        )
+        return index.offset + sum(point[t.var] * int(np.prod([size[r] for r in t.stride])) for t in index.terms)
 
     def holds(keep: Any, point: dict[str, int]) -> bool:
         a, b = coordinate(keep.left, point), coordinate(keep.right, point)
@@ -296,9 +290,7 @@ def earliest_pass(cascade: Cascade, rank: str, sizes: dict[str, int]) -> int:
                     continue
                 einsum, reads = scope.einsums[n], scope.reads[n]
                 names = [*index_vars(*einsum.target.indices), *einsum.over]
-                used = {
-                    leaf for r in reads for v in index_vars(*r.indices) for leaf in leaves(scope, v.upper())
-                }
+                used = {leaf for r in reads for v in index_vars(*r.indices) for leaf in leaves(scope, v.upper())}
                 traverses = set(parts) <= used
                 ranges = [[step] if v == var else range(size[v.upper()]) for v in names]
                 for values in product(*ranges):
@@ -310,11 +302,7 @@ def earliest_pass(cascade: Cascade, rank: str, sizes: dict[str, int]) -> int:
                         default=0,
                     )
                     if traverses:
-                        now = (
-                            point[parts[0].lower()]
-                            if parts[0].lower() in point
-                            else point[rank.lower()] // inner
-                        )
+                        now = point[parts[0].lower()] if parts[0].lower() in point else point[rank.lower()] // inner
                         t += (now - t) % moments
                         last = max(last, t)
                     where = tuple(coordinate(i, point) for i in einsum.target.indices)
@@ -331,9 +319,7 @@ def test_passes_agree_with_following_every_element(name: str) -> None:
     for rank in reduced_ranks(cascade):
         if (name, rank) == ("based", "E"):
             continue  # its G reads the same elements in another order, which the oracle takes for a pass
-        sizes = {
-            r: 2 for r in cascade.scope.ranks if r not in cascade.scope.parts and cascade.scope.same[r] == r
-        }
+        sizes = {r: 2 for r in cascade.scope.ranks if r not in cascade.scope.parts and cascade.scope.same[r] == r}
         # A reader of the last element may go on at once, so k barriers show only if there are more moments.
         sizes[leaves(cascade.scope, cascade.scope.same[rank])[0]] = 6
         assert passes(cascade, rank).count == earliest_pass(cascade, rank, sizes), rank
