@@ -62,10 +62,11 @@ def _crosses(cascade: Cascade, result: Passes, tensor: str) -> bool:
     scope = cascade.scope
     made = max(1, result.streams.get(tensor, 0))
     mine = set(leaves(scope, result.rank))
-    later = [read for n, when in result.runs.items() if when > made for read in scope.reads[n]]
+    later = [n for n, when in result.runs.items() if when > made]
     return any(
         mine & set(leaves(scope, scope.rank(var)))
-        for read in later
+        for n in later
+        for read in scope.reads[n]
         if read.tensor == tensor
         for var in index_vars(*read.indices)
     )
