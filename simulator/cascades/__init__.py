@@ -35,7 +35,7 @@ def load(name: str) -> Cascade:
     path = Path(name)
     if path.suffix or len(path.parts) > 1:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as problem:
             raise InputError(f"cannot read cascade file {name!r}: {problem}") from problem
         return parse(text, path.stem)

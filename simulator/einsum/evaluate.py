@@ -73,6 +73,11 @@ def evaluate(
                     f"rank-size conflict: rank {rank!r} is {size} in {name!r} but {source}",
                 )
     bound = bind(cascade, known, exact=True)
+    for read in (read for n in scope.live for read in scope.reads[n]):
+        for index, rank in zip(read.indices, scope.shapes[read.tensor], strict=True):
+            if not index.terms and index.last is None and index.offset >= bound[rank]:
+                message = f"{read.tensor!r} has no coordinate {index.offset}: rank {rank!r} is {bound[rank]}"
+                raise error(cascade.name, index.at, message)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         run = _Run(scope, bound, values)
         for var, members in scope.groups:

@@ -62,10 +62,11 @@ def _crosses(cascade: Cascade, result: Passes, tensor: str) -> bool:
     scope = cascade.scope
     made = max(1, result.streams.get(tensor, 0))
     mine = set(leaves(scope, result.rank))
-    later = [read for n, when in result.runs.items() if when > made for read in scope.reads[n]]
+    later = [n for n, when in result.runs.items() if when > made]
     return any(
         mine & set(leaves(scope, scope.rank(var)))
-        for read in later
+        for n in later
+        for read in scope.reads[n]
         if read.tensor == tensor
         for var in index_vars(*read.indices)
     )
@@ -96,9 +97,10 @@ class Traffic:
 def traffic_bound(cascade: Cascade, sizes: Mapping[str, int], buffer: int) -> Traffic:
     """The least traffic of the whole cascade for a buffer, whatever the mapping.
 
-    At each pass boundary one fiber must stay in the buffer, or go out and come back, or be made again from
-    inputs read again. The bound takes the cheapest; it does not count the re-reads of inputs that tiling the
-    other ranks costs, which belong to the mapping.
+    At each pass boundary a fiber must stay in the buffer, or go out and come back, or be made again from
+    inputs read again; the part that exceeds the buffer pays the cheapest of the last two. Not counted:
+    re-reads of inputs that tiling the other ranks costs, which belong to the mapping. Where several ranks
+    have boundaries, one reload may serve for all, so the dearest rank alone counts.
 
     Args:
         cascade: the cascade.
@@ -116,28 +118,26 @@ def traffic_bound(cascade: Cascade, sizes: Mapping[str, int], buffer: int) -> Tr
     def again(tensor: str, rank: str) -> int:
         """The least traffic to have ``tensor`` again: from memory, or made from what it is made of."""
         fiber = bound[rank]
-        moves = []
-        for name in _sources(cascade, tensor):
-            if not _carries(cascade, name, rank):
-                continue
-            given = name in scope.inputs
-            moves.append(elements(name) - buffer if given else 2 * elements(name) // fiber * (fiber - buffer))
-        return max(0, min(moves, default=0))
+        sources = [name for name in _sources(cascade, tensor) if _carries(cascade, name, rank)]
+        # What is made goes out and comes back in; an input only comes in.
+        moves = [(1 if name in scope.inputs else 2) * (elements(name) // fiber) for name in sources]
+        return min(moves, default=0) * int(fiber - buffer)
 
     used = {read.tensor for n in scope.live for read in scope.reads[n]}
     extra, reasons = 0, []
     for rank in reduced_ranks(cascade):
-        result = passes(cascade, rank)
+        result, mine = passes(cascade, rank), 0
         for boundary in range(2, result.count + 1):
             if bound[rank] <= buffer:
                 continue
             # One tensor may serve for the others, so only the dearest is sure to be paid for.
-            extra += max((again(t, rank) for t in _crossing(cascade, result, boundary)), default=0)
+            mine += max((again(t, rank) for t in _crossing(cascade, result, boundary)), default=0)
             cause = next(b for b in result.barriers if b.begins == boundary)
             reasons.append(
                 f"{cause.reader} reads {rank} again after {cause.reduction} is complete, and a fiber of "
                 f"{bound[rank]} elements exceeds the buffer of {buffer}"
             )
+        extra = max(extra, mine)
     return Traffic(
         sum(elements(t) for t in scope.inputs if t in used),
         sum(elements(t) for t in scope.outputs),

@@ -137,18 +137,22 @@ class _Analysis:
     def acting(self, number: int) -> dict[str, frozenset[str]]:
         """The variables that traverse the rank in this Einsum, and the parts each covers."""
         scope, parts = self.scope, self.parts
-        found = {
-            var: frozenset[str]().union(*(parts[rank] for rank in ranks))
-            for var, ranks in _roles(scope, number).items()
-        }
-        if not any(found.values()):
-            # A tensor may be traversed by a variable of another rank of the same size.
-            for read in scope.reads[number]:
-                for k, index in enumerate(read.indices):
-                    if len(index.terms) == 1:
-                        follows = {scope.shapes[read.tensor][k], *self.follows.get((read.tensor, k), ())}
-                        found[index.terms[0].var] |= frozenset[str]().union(*(parts[r] for r in follows))
-        return {var: covers for var, covers in found.items() if covers}
+        found = dict[str, frozenset[str]]()
+        for var, ranks in _roles(scope, number).items():
+            covers = frozenset(part for rank in ranks for part in parts[rank])
+            if covers:
+                found[var] = covers
+        if found:
+            return found
+        # A tensor may be traversed by a variable of another rank of the same size.
+        for read in scope.reads[number]:
+            for k, index in enumerate(read.indices):
+                if len(index.terms) == 1:
+                    follows = {scope.shapes[read.tensor][k], *self.follows.get((read.tensor, k), ())}
+                    covers = frozenset(part for rank in follows for part in parts[rank])
+                    if covers:
+                        found[index.terms[0].var] = covers | found.get(index.terms[0].var, frozenset())
+        return found
 
     def visit(self, number: int, loop: str | None) -> None:
         einsum = self.scope.einsums[number]

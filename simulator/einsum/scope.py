@@ -140,6 +140,8 @@ class _Resolver:
     def declare_scalars(self) -> None:
         for s in self.statements:
             if isinstance(s, Const):
+                if s.name.upper() in self.same or s.name in self.consts:
+                    raise self.fail(s.at, f"constant {s.name!r} has the name of a rank or another constant")
                 self.check_expr(s.value, s.at, {*self.same, *self.consts}, tensors=False)
                 self.consts[s.name] = s.value
             elif isinstance(s, Define):

@@ -23,11 +23,13 @@ def summary(cascade: Cascade, sizes: Mapping[str, int] | None = None) -> dict[st
     Returns:
         ``name``; ``passes`` per reduced rank; ``ops`` per operator; ``footprint``, the live elements of each
         tensor's fibers of the reduced ranks when fused at the pass bound ("O(1)", "O(M0)", "O(M)");
-        ``barriers``, one sentence per pass after a rank's first.
+        ``barriers``, one sentence for each Einsum that forces a pass after a rank's first; ``dead``, the
+        tensors no output needs, which count nowhere.
 
     Raises:
         InputError: a size missing, unknown or in conflict.
     """
+    scope = cascade.scope
     bound = None if sizes is None else bind(cascade, sizes)
     results = [passes(cascade, rank) for rank in reduced_ranks(cascade)]
     footprint: dict[str, Poly] = {}
@@ -44,4 +46,5 @@ def summary(cascade: Cascade, sizes: Mapping[str, int] | None = None) -> dict[st
             for result in results
             for b in result.barriers
         ],
+        "dead": [e.target.tensor for n, e in enumerate(scope.einsums) if n not in scope.live],
     }

@@ -53,6 +53,7 @@ def test_a_linear_state_does_not_grow_with_the_sequence() -> None:
 def test_dead_tensors_have_no_footprint() -> None:
     text = "input A[M]\nX[m] = exp(A[m])\nZ[] = sum(m) A[m]\noutput Z\n"
     assert summary(parse(text))["footprint"] == {"Z": "O(1)"}
+    assert summary(parse(text))["dead"] == ["X"]
 
 
 def test_traffic_is_what_goes_in_and_out_where_every_fiber_fits() -> None:
@@ -65,7 +66,7 @@ def test_traffic_is_what_goes_in_and_out_where_every_fiber_fits() -> None:
 def test_a_fiber_that_does_not_fit_moves_again() -> None:
     # Each of two boundaries: the keys once more (the scores, written and read, are dearer).
     found = traffic_bound(cascades.load("three_pass"), SIZES, buffer=1000)
-    assert found.extra == 2 * (64 * 4096 - 1000)
+    assert found.extra == 2 * 64 * (4096 - 1000)
     assert "SN reads M again after GM is complete" in found.reasons[0]
     # With wide keys it is the scores that go out and come back.
     wide = traffic_bound(cascades.load("three_pass_deferred"), {**SIZES, "E": 10**6, "P": 2}, buffer=1000)
@@ -134,6 +135,13 @@ def test_filters_skip_points_and_states_stay() -> None:
     loop = "iterate i until i == I\nS[0, n] = 0\nS[i+1, n] = S[i, n] + B[n, i]\nZ[n] = S[I, n]\n"
     state = evaluate(parse(f"input A[N]\n{body}{loop}output Z\n"), {"A": a})
     np.testing.assert_array_equal(state["Z"], a * [3, 2, 1, 0])
+
+
+def test_a_fixed_coordinate_is_read_and_must_exist() -> None:
+    text = "input A[M]\nZ[m] = A[m] - A[2]\noutput Z\n"
+    np.testing.assert_array_equal(evaluate(parse(text), {"A": [1.0, 2.0, 5.0]})["Z"], [-4, -3, 0])
+    with pytest.raises(InputError, match="line 2, column 17: 'A' has no coordinate 2: rank 'M' is 2"):
+        evaluate(parse(text), {"A": [1.0, 2.0]})
 
 
 def test_low_precision_roundings() -> None:

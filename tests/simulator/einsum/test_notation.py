@@ -154,6 +154,7 @@ def test_every_statement_may_come_before_what_it_needs() -> None:
         ("def exp(x) = x * 2\nZ[e] = sum(m) K[e, m]", (2, 1), "operator 'exp' exists already"),
         ("def f(x) = f(x)\nZ[e] = sum(m) K[e, m]", (2, 12), "unknown operator 'f'"),
         ("const c = Q[e, p]\nZ[e] = sum(m) K[e, m]", (2, 11), "tensor 'Q' cannot be read here"),
+        ("const m = 2\nZ[e] = sum(m) K[e, m]", (2, 1), "constant 'm' has the name of a rank"),
         ("Z[m, m] = sum(e) K[e, m]", (2, 1), "a variable occurs twice on the left of 'Z'"),
     ],
 )

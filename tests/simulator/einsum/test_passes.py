@@ -242,6 +242,15 @@ def test_prefixes_and_second_names_of_a_rank(body: str, expected: int) -> None:
     assert passes(parse(f"input A[N]\nrank I = N\n{body}\noutput Z\n"), "N").count == expected
 
 
+def test_online_softmax_of_single_elements_is_one_pass() -> None:
+    text = text_of("flash_attention_2").replace("rank M = M1*M0\nrank M0 default 128\n", "")
+    text = text.replace("m1*M0+m0", "m").replace("m1, m0", "m").replace("m1", "m").replace("M1", "M")
+    text = text.replace("max(m0) ", "").replace("sum(m0) ", "")
+    cascade = parse(text)
+    assert passes(cascade, "M").count == 1
+    assert difference(cascade, cascades.load("three_pass"), {"E": 4, "F": 3, "M": 9, "P": 5}) < 1e-12
+
+
 def test_ranks_are_told_apart() -> None:
     text = "input A[M, N]\nS[n] = sum(m) A[m, n]\nB[m, n] = A[m, n] / S[n]\nZ[m] = sum(n) B[m, n]\noutput Z\n"
     cascade = parse(text)
@@ -354,7 +363,8 @@ def random_cascade(seed: int) -> str:
 @pytest.mark.parametrize("seed", range(120))
 def test_random_cascades_agree_with_following_every_element(seed: int) -> None:
     text = random_cascade(seed)
-    found = passes(parse(text), "M").count
+    found, barriers = passes(parse(text), "M").count, passes(parse(text), "M").barriers
+    assert {barrier.begins for barrier in barriers} == set(range(2, found + 1))
     assert found == earliest_pass(parse(text), "M", {"M1": 11, "M0": 2}), text
 
 
