@@ -16,7 +16,9 @@ import numpy as np
 
 from attncast import Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
+from attncast.simulator import cascades
 from attncast.simulator.batch import band_classes
+from attncast.simulator.einsum import bind, op_counts, parse, summary
 from attncast.simulator.forecast import Calls, forecast
 from attncast.simulator.patterns.band import UNLIMITED
 from attncast.simulator.patterns.neighborhood import axis_work
@@ -89,6 +91,22 @@ def sweep(calls: int = 100_000) -> None:
     assert costs.time_s.shape == (calls,)
 
 
+def analyse(_: int) -> None:
+    """Every analysis of FlashAttention-2's cascade, its text parsed anew."""
+    text = (cascades.folder() / "flash_attention_2.cascade").read_text(encoding="utf-8")
+    summary(parse(text, "flash_attention_2"))
+
+
+def bind_many(_: int) -> None:
+    """Operation counts of FlashAttention-2 on 10,000 size bindings."""
+    rng = np.random.default_rng(0)
+    cascade = cascades.load("flash_attention_2")
+    sizes = {rank: rng.integers(1, 4096, 10_000) for rank in ("E", "F", "M", "P")} | {"M0": np.full(10_000, 64)}
+    bound = bind(cascade, sizes)
+    for count in op_counts(cascade).values():
+        count.at(bound)
+
+
 def process(_: int) -> None:
     """``attncast predict`` as a user runs it."""
     command = [sys.executable, "-m", "attncast", "predict", "-g", "b200,h100", "-i", "30x48x80", "-n", "24", "-d", "128",
@@ -112,6 +130,8 @@ def main() -> None:
         ("tile counts, 30x48x80 in 3-D", median_ms(count_tiles, 200), "ms", "5"),
         ("predict(), baseline included, new shape", median_ms(predict_once, 300), "ms", "1"),
         ("100,000 configurations in one call", median_ms(lambda _: sweep(), 5), "ms", "1000"),
+        ("parse and analyse a cascade", median_ms(analyse, 50), "ms", "10"),
+        ("operation counts on 10,000 size bindings", median_ms(bind_many, 20), "ms", "100"),
         ("attncast predict, whole process", median_ms(process, 9), "ms", "500"),
         ("peak memory, causal, 2^31 - 1 tokens", peak_mb(2**31 - 1, "causal"), "MB", "200"),
         ("peak memory, na window=4097, 2^31 - 1 tokens", peak_mb(2**31 - 1, "na window=4097"), "MB", "200"),

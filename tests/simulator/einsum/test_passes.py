@@ -376,17 +376,3 @@ def test_dependency_graph() -> None:
     forward = nx.DiGraph((a, b) for a, b, _ in graph.edges if a != b)
     assert {("RM", "PRM"), ("RM", "RM"), ("RD", "RD"), ("RNV", "RNV")} <= set(carried)
     assert nx.is_directed_acyclic_graph(forward)
-
-
-def test_an_analysis_is_quick() -> None:
-    import time
-
-    from attncast.simulator.einsum import summary
-
-    text, best = text_of("flash_attention_2"), np.inf
-    for _ in range(5):
-        cascade = parse(text)
-        start = time.perf_counter()
-        summary(cascade)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.010
