@@ -57,8 +57,8 @@ def cascade_work(name: str) -> CascadeWork:
     for _, count in by_pipe(cascade):
         if any(rank in TOKEN_RANKS and exponent > 1 for monomial, _ in count.terms for rank, exponent in monomial):
             raise InputError(
-                f"cascade {cascade.name!r} does work for every pair of one rank of tokens: give keys (M) and queries (P) a rank "
-                "each, leave filters out, and give the pattern with -p (e.g. causal), so that its scores can be tiled"
+                f"cascade {cascade.name!r} does work for every pair of one rank of tokens: give keys (M) and queries (P) a "
+                "rank each, leave filters out, and give the pattern with -p (e.g. causal), so that its scores can be tiled"
             )
     if not has_scores(cascade):
         return CascadeWork(cascade, None, 1, (), 0.0)
@@ -68,14 +68,14 @@ def cascade_work(name: str) -> CascadeWork:
         )
     operations = tile_operations(cascade)
     rank = cascade.scope.same["M"]
-    count = passes(cascade, rank).count
+    key_passes = passes(cascade, rank).count
     spilled = tuple(
         tensor
         for tensor, live in live_footprint(cascade, rank).items()
-        if count > 1 and any(part == rank for monomial, _ in live.terms for part, _ in monomial)
+        if key_passes > 1 and any(part == rank for monomial, _ in live.terms for part, _ in monomial)
     )
     pairs = sum(_is_scores(cascade, tensor) for tensor in spilled)
-    return CascadeWork(cascade, operations, count, spilled, float(pairs))
+    return CascadeWork(cascade, operations, key_passes, spilled, float(pairs))
 
 
 def _is_scores(cascade: Cascade, tensor: str) -> bool:
