@@ -12,7 +12,7 @@ import numpy as np
 from ..hwmodels import GPU
 from . import memory, pipes, schedule
 from .pipes import TileShape
-from .profile import KernelProfile
+from .profile import DECODE_QUERIES, KernelProfile
 from .tile_operations import TileOperations
 from .tiles import Floats, Ints
 
@@ -100,9 +100,10 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     gqa = c.heads / c.kv_heads
     # Query heads packed into one Q tile: as many as fit when the queries alone do not fill it.
     room = np.maximum(1.0, np.floor(c.tile_q / c.queries))
-    packed = np.minimum(gqa, room) if profile.pack_gqa else np.ones_like(gqa)
+    most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
+    packed = np.where(c.queries <= most_queries, np.minimum(gqa, room), 1.0)
     head_groups = c.batch * c.kv_heads * np.ceil(gqa / packed)
-    rows = pipes.occupied_rows(profile, c.queries, packed, c.tile_q)
+    rows = c.tile_q  # a tile is run whole, padding included
     shape = TileShape(rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
 
     # Step 4: cycles of a full and of a partial tile.

@@ -116,10 +116,3 @@ def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats
 def _division_alu(axes: Floats) -> Floats:
     """Instructions that turn a flat index into ``axes`` coordinates."""
     return DIVIDED_COORDINATE_ALU * (axes - 1.0)
-
-
-def occupied_rows(profile: KernelProfile, queries: Floats, packed: Floats, tile_q: Floats) -> Floats:
-    """Rows the MMA really runs: queries times packed heads, padded to a power of two of at least ``min_rows``."""
-    needed = np.minimum(queries, tile_q) * packed
-    padded = 2.0 ** np.ceil(np.log2(np.maximum(needed, 1.0)))
-    return np.minimum(np.maximum(padded, profile.min_rows), np.maximum(tile_q, profile.min_rows))

@@ -145,7 +145,7 @@ def resolve_tiles(
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
     axes = pattern.tile_axes
-    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens * workload.gqa_ratio)
+    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens, workload.gqa_ratio)
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),

@@ -19,6 +19,9 @@ from .workload import Grid
 _HERE: Final = Path(__file__).parent
 
 
+DECODE_QUERIES = 8  # one new token, or the few of a speculative step
+
+
 @dataclass(frozen=True)
 class TileChoice:
     """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension."""
@@ -36,8 +39,8 @@ class KernelProfile:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na").
         tiles: choices, the default of each number of axes first.
-        decode_tiles: 1-D choices of a decode kernel, for calls whose queries and packed heads fill no Q tile of its own;
-            empty when the kernel has none.
+        decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
+            Otherwise a Q tile is run whole, however few of its rows are queries.
         cascade: its algorithm, a name in the cascade library: where its operation counts come from.
         rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
@@ -55,10 +58,10 @@ class KernelProfile:
         order: "longest-first" or "launch" (in the order of the grid).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
-        min_rows: smallest number of rows of the Q tile its MMA can be padded to.
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
-        pack_gqa: query heads that share keys are packed into one Q tile when the queries alone do not fill it.
+        pack_gqa: whether query heads that share keys are packed into one Q tile when the queries alone do not fill it:
+            "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
         split_kv: the keys are split over CTAs when there are too few of them.
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
@@ -74,7 +77,6 @@ class KernelProfile:
     overlap: float
     overlap_source: str
     operand_rows: int
-    min_rows: int
     interval: float
     decode_tiles: tuple[TileChoice, ...] = ()
     cascade: str = "flash_attention_2"
@@ -92,7 +94,7 @@ class KernelProfile:
     round_trips: int = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
-    pack_gqa: bool = False
+    pack_gqa: Literal["always", "decode", "never"] = "never"
     split_kv: bool = False
     permute: bool = False
 
@@ -104,18 +106,21 @@ class KernelProfile:
         """Operation counts of its algorithm, from its cascade."""
         return library_operations(self.cascade)
 
-    def tile_for(self, axes: int, head_dim: int, rows: int | None = None) -> TileChoice:
+    def tile_for(self, axes: int, head_dim: int, queries: int | None = None, packed: int = 1) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
         Args:
-            rows: queries times the heads that share their keys; so few that they fit a decode tile get one.
+            queries: tokens of a sequence; so few that a decode tile fits them get one.
+            packed: query heads that share keys, which a kernel that packs them puts into one tile.
 
         Raises:
             InputError: the kernel has no such tile.
         """
-        if axes == 1 and rows is not None:
+        if axes == 1 and queries is not None and queries <= DECODE_QUERIES:
+            rows = queries * (packed if self.pack_gqa != "never" else 1)
             for choice in self.decode_tiles:
-                if head_dim <= choice.max_head_dim and rows <= choice.q[0]:
+                # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
+                if head_dim <= choice.max_head_dim and rows <= 4 * choice.q[0]:
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
