@@ -7,7 +7,7 @@ import pytest
 
 from attncast import InputError
 from attncast.validation.compare import main, relative_errors
-from attncast.validation.measured import DATA, load_runs
+from attncast.validation.measured import DATA, load_runs, save_runs
 
 
 def test_neighborhood_runs_are_forecast_within_the_promise():
@@ -45,6 +45,8 @@ def test_the_table_prints(capsys):
         (lambda text: text.replace("0.000787392", "nan"), ["'nan'", "positive"]),
         (lambda text: text.replace("0.000787392", "fast"), ["'fast'", "not a number", "line 2"]),
         (lambda text: text.replace(",kernel,1,0,", ",everything,1,0,", 1), ["'everything'"]),
+        (lambda text: text.replace("source", "sourc", 1), ["'source'"]),
+        (lambda text: text.replace("source", "source,dirction", 1), ["'dirction'", "did you mean 'direction'"]),
         (lambda text: text[:-40], ["unexpected end"]),
     ],
 )
@@ -55,6 +57,15 @@ def test_a_broken_table_is_refused_as_a_whole(tmp_path, change, words):
         load_runs(path)
     for word in words:
         assert word in str(error.value)
+
+
+def test_tables_are_written_as_they_are_read(tmp_path):
+    runs = load_runs(DATA / "neighborhood.csv")
+    save_runs(tmp_path / "copy.csv", runs)
+    assert load_runs(tmp_path / "copy.csv") == runs
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.csv"]
+    with pytest.raises(InputError, match="cannot write"):
+        save_runs(tmp_path / "no" / "folder.csv", runs)
 
 
 def test_a_missing_table_is_one_sentence(capsys):
