@@ -104,7 +104,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     packed = np.where(c.queries <= most_queries, np.minimum(gqa, room), 1.0)
     head_groups = c.batch * c.kv_heads * np.ceil(gqa / packed)
     rows = c.tile_q  # a tile is run whole, padding included
-    shape = TileShape(rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
+    # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
+    mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
+    shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
 
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
@@ -154,7 +156,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
     merge_s = np.where(splits > 1, once_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
     append_s = np.where(
-        c.append_bytes > 0, once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0
+        c.append_bytes > 0, once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim), 0.0
     )
     permute_s = _permute(gpu, c)
     kernel_s = launch_s + run_s + merge_s

@@ -26,11 +26,12 @@ PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 @dataclass(frozen=True)
 class TileShape:
-    """The tile of one CTA, as arrays: rows of Q (packed heads included), keys, head dims, bytes per element of K and V,
-    and the number of coordinates that a token has.
+    """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
+    head dims, bytes per element of K and V, and the number of coordinates that a token has.
     """
 
     rows: Floats
+    mma_rows: Floats
     keys: Floats
     dim: Floats
     dim_v: Floats
@@ -60,7 +61,7 @@ def tile_pipes(
         accesses = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
         alu = alu + accesses * (_division_alu(tile.axes) + ACCESS_ALU_PER_AXIS * tile.axes)
     return {
-        "tensor": operations.tensor_flops.at(*sizes) / (tensor_rate * profile.mma_fraction),
+        "tensor": operations.tensor_flops.at(tile.mma_rows, *sizes[1:]) / (tensor_rate * profile.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,

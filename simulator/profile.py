@@ -46,6 +46,7 @@ class KernelProfile:
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
+        mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
         scores_through_smem: the scores go through shared memory between the two GEMMs.
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
             read and written in global memory for each KV tile.
@@ -82,6 +83,7 @@ class KernelProfile:
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
+    mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
     coordinates: Literal["precomputed", "divided"] = "precomputed"
