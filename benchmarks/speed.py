@@ -74,6 +74,7 @@ def sweep(calls: int = 100_000) -> None:
             tensor_rate=full_like(gpu.tensor_flops_per_clock_per_sm["bf16"]),
             tile_q=tile_q.astype(float),
             tile_kv=tile_kv.astype(float),
+            packed=full_like(1),
             axes=full_like(1),
             mask_all=full_like(0),
             permute_axes=full_like(0),

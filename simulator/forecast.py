@@ -28,6 +28,7 @@ class Calls:
         query_bytes, kv_bytes: bytes per element of Q and O, and of K and V.
         tensor_rate: FLOP per clock and SM for the dtype.
         tile_q, tile_kv: tokens in a Q and a KV tile.
+        packed: query heads in one Q tile (see packed_heads).
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
@@ -51,6 +52,7 @@ class Calls:
     tensor_rate: Floats
     tile_q: Floats
     tile_kv: Floats
+    packed: Floats
     axes: Floats
     mask_all: Floats
     permute_axes: Floats
@@ -98,11 +100,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
         return per_call if sizes.size == 1 else np.repeat(per_call, sizes)
 
     gqa = c.heads / c.kv_heads
-    # Query heads packed into one Q tile: as many as fit when the queries alone do not fill it.
-    room = np.maximum(1.0, np.floor(c.tile_q / c.queries))
-    most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
-    packed = np.where(c.queries <= most_queries, np.minimum(gqa, room), 1.0)
-    head_groups = c.batch * c.kv_heads * np.ceil(gqa / packed)
+    head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed)
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
@@ -123,7 +121,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    splits = schedule.kv_splits(ctas, gpu.sms * profile.in_flight, longest) if profile.split_kv else np.ones_like(ctas)
+    splits = schedule.kv_splits(ctas, gpu.sms * profile.in_flight, longest)
+    if profile.split_kv != "always":
+        splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(full_cycles) + masked * flat(part_cycles)
     # Each part of a split takes whole tiles.
@@ -156,7 +156,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
     merge_s = np.where(splits > 1, once_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
     append_s = np.where(
-        c.append_bytes > 0, once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim), 0.0
+        c.append_bytes > 0,
+        once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim),
+        0.0,
     )
     permute_s = _permute(gpu, c)
     kernel_s = launch_s + run_s + merge_s
@@ -176,6 +178,20 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     limits["sm_l2"] = l2_cycles * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(kernel_s + append_s + permute_s, kernel_s, parts, limits, moved, splits, ctas * splits)
+
+
+def packed_heads(
+    profile: KernelProfile, queries: Floats, gqa_ratio: Floats, tile_q: Floats, windowed: Floats
+) -> Floats:
+    """Query heads that share keys and are packed into one Q tile: as many as fit when the queries do not fill it.
+
+    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads.
+    """
+    most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
+    packs = (queries <= most_queries) & (gqa_ratio <= profile.max_packed)
+    if not profile.packs_windows:
+        packs &= windowed == 0
+    return np.where(packs, np.minimum(gqa_ratio, np.maximum(1.0, np.floor(tile_q / queries))), 1.0)
 
 
 def _traffic(

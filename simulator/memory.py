@@ -85,7 +85,7 @@ def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats, row_elements: F
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds.
     """
     threads = np.clip(row_elements, 32.0, APPEND_THREADS)
-    resident = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
+    resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
     return dram_seconds(gpu, 2.0 * size_bytes) + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
 
 

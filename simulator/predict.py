@@ -13,7 +13,7 @@ from ..hwmodels import GPU, load_gpu
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end
-from .forecast import Calls, Costs, forecast
+from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .profile import KernelProfile, baseline_profile, choose_profile
 from .tiles import Floats, TileWork
@@ -209,6 +209,9 @@ def single_call(
         tensor_rate=_one(tensor_rate(gpu, w.dtype)),
         tile_q=_one(math.prod(q_tile)),
         tile_kv=_one(math.prod(kv_tile)),
+        packed=packed_heads(
+            profile, _one(w.tokens), _one(w.gqa_ratio), _one(math.prod(q_tile)), _one(work.pairs < work.dense_pairs)
+        ),
         axes=_one(pattern.axes),
         mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
         permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),

@@ -63,7 +63,10 @@ class KernelProfile:
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
         pack_gqa: whether query heads that share keys are packed into one Q tile when the queries alone do not fill it:
             "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        split_kv: the keys are split over CTAs when there are too few of them.
+        packs_windows: whether it still does so under a sliding window. max_packed: most heads that it packs; with more it
+            packs none.
+        split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
+            are packed) or "never".
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
@@ -97,7 +100,9 @@ class KernelProfile:
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
     pack_gqa: Literal["always", "decode", "never"] = "never"
-    split_kv: bool = False
+    packs_windows: bool = True
+    max_packed: int = 1024
+    split_kv: Literal["always", "packed", "never"] = "never"
     permute: bool = False
 
     def __hash__(self) -> int:
