@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,20 @@ from ..simulator.profile import choose_profile
 from .measured import DATA, MeasuredRun, load_runs
 
 
-def predicted_seconds(runs: Sequence[MeasuredRun]) -> NDArray[np.float64]:
-    """Forecast of each run, shape (runs,): one vectorised call for each GPU and kernel.
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of measured runs, shape (runs,) each.
+
+    Attributes:
+        time_s: seconds. interval: half width of the 80% interval of log(time).
+    """
+
+    time_s: NDArray[np.float64]
+    interval: NDArray[np.float64]
+
+
+def forecasts(runs: Sequence[MeasuredRun]) -> Forecasts:
+    """Forecast each run: one vectorised call for each GPU and kernel.
 
     Raises:
         InputError: a run that no profile can describe; the message names it.
@@ -30,7 +43,7 @@ def predicted_seconds(runs: Sequence[MeasuredRun]) -> NDArray[np.float64]:
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, run in enumerate(runs):
         groups[run.gpu, run.kernel, parse_pattern(run.pattern).family].append(index)
-    result = np.empty(len(runs))
+    time_s, interval = np.empty(len(runs)), np.empty(len(runs))
     for (gpu_name, kernel, family), members in groups.items():
         gpu = load_gpu(gpu_name)
         calls: list[Calls] = []
@@ -43,14 +56,15 @@ def predicted_seconds(runs: Sequence[MeasuredRun]) -> NDArray[np.float64]:
             calls.append(single_call(gpu, profile, workload, pattern, tiles, work, run.conditions))
         costs = forecast(gpu, profile, stack(calls))
         alone = np.array([runs[index].measures == "kernel" for index in members])
-        result[members] = np.where(alone, costs.kernel_s, costs.time_s)
-    return result
+        time_s[members] = np.where(alone, costs.kernel_s, costs.time_s)
+        interval[members] = profile.interval
+    return Forecasts(time_s, interval)
 
 
-def relative_errors(runs: Sequence[MeasuredRun]) -> NDArray[np.float64]:
-    """(forecast - measured) / measured of each run, shape (runs,)."""
-    errors: NDArray[np.float64] = predicted_seconds(runs) / np.array([run.time_s for run in runs]) - 1.0
-    return errors
+def log_errors(runs: Sequence[MeasuredRun], found: Forecasts) -> NDArray[np.float64]:
+    """log(forecast / measured) of each run, shape (runs,)."""
+    logs: NDArray[np.float64] = np.log(found.time_s / np.array([run.time_s for run in runs]))
+    return logs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,34 +76,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     packaged = DATA / f"{chosen.table}.csv"
     try:
         runs = load_runs(packaged if packaged.is_file() else chosen.table)
-        errors = relative_errors(runs)
+        found = forecasts(runs)
     except InputError as problem:
         print(f"attncast: {problem}", file=sys.stderr)
         raise SystemExit(2) from None
     if len(runs) <= 50 or chosen.rows:
-        _print_rows(runs, errors)
-    _print_groups(runs, errors)
+        _print_rows(runs, found)
+    _print_groups(runs, found)
 
 
-def _print_rows(runs: Sequence[MeasuredRun], errors: NDArray[np.float64]) -> None:
+def _print_rows(runs: Sequence[MeasuredRun], found: Forecasts) -> None:
     print("| run | GPU | kernel | measured | forecast | error |\n|---|---|---|---:|---:|---:|")
-    for run, error in zip(runs, errors, strict=True):
-        times = f"{seconds_text(run.time_s)} | {seconds_text(run.time_s * (1 + error))}"
-        print(f"| {run.id} | {run.gpu} | {run.kernel} | {times} | {error:+.0%} |")
+    for run, time_s in zip(runs, found.time_s, strict=True):
+        times = f"{seconds_text(run.time_s)} | {seconds_text(float(time_s))}"
+        print(f"| {run.id} | {run.gpu} | {run.kernel} | {times} | {time_s / run.time_s - 1:+.0%} |")
     print()
 
 
-def _print_groups(runs: Sequence[MeasuredRun], errors: NDArray[np.float64]) -> None:
-    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for run, error in zip(runs, errors, strict=True):
+def _print_groups(runs: Sequence[MeasuredRun], found: Forecasts) -> None:
+    logs = log_errors(runs, found)
+    inside = np.abs(logs) <= found.interval
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, run in enumerate(runs):
         for key in ((run.gpu, run.kernel), (run.gpu, "all"), ("all", "all")):
-            groups[key].append(float(error))
-    print("| GPU | kernel | rows | median error | 90% within | worst | bias |\n|---|---|---:|---:|---:|---:|---:|")
-    for (gpu, kernel), values in sorted(groups.items(), key=lambda item: (item[0][0] == "all", item[0])):
-        size = np.abs(values)
+            groups[key].append(index)
+    print("| GPU | kernel | rows | median error | 90% within | worst | bias | inside the 80% interval |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for (gpu, kernel), members in sorted(groups.items(), key=lambda item: (item[0][0] == "all", item[0])):
+        errors = np.expm1(logs[members])
+        size = np.abs(errors)
         print(
             f"| {gpu} | {kernel} | {size.size} | {np.median(size):.1%} | {np.quantile(size, 0.9):.1%} | "
-            f"{size.max():.1%} | {np.median(values):+.1%} |"
+            f"{size.max():.1%} | {np.median(errors):+.1%} | {inside[members].mean():.0%} |"
         )
 
 
