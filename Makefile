@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench readme wheel clean
 
 demo: $(VENV)/.core
 	$(BIN)/attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 \
@@ -18,6 +18,10 @@ lint: $(VENV)/.all
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/speed.py
+
+# Runs the commands whose output README.md shows; the timings with `make readme TIMING=--timing`.
+readme: $(VENV)/.all
+	$(BIN)/python benchmarks/readme.py $(TIMING)
 
 wheel: $(VENV)/.all
 	$(BIN)/python -m build --wheel

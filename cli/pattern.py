@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from ..simulator.patterns import PATTERNS, Dynamic, Entry, Pattern, own_grid, parse_pattern, picture
+from ..simulator.patterns import Pattern, parse_pattern
+from ..simulator.patterns.combine import own_grid
+from ..simulator.patterns.dynamic import Dynamic
+from ..simulator.patterns.library import PATTERNS, Entry
+from ..simulator.patterns.picture import picture
 from ..simulator.workload import Grid, Workload, grid_text, parse_grid
 
 if TYPE_CHECKING:
-    from ..simulator.patterns import Picture
+    from ..simulator.patterns.picture import Picture
     from ..simulator.tiles import TileWork
 
 GROUPS = {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from .forecast import PER_CALL, PER_CLASS, Calls
 from .patterns.band import band_tiles
-from .tiles import Floats, Ints
+from .tiles import Floats, Ints, binned
 
-# Q tiles per call that are kept as they are; beyond it neighbours are sampled, totals staying within rounding.
-MAX_TILES_PER_CALL = 512
+# Q tiles looked at for each call; beyond it evenly spaced ones stand for their neighbours.
+MAX_TILES_PER_CALL = 1024
+# Classes kept for each call: a schedule needs no finer distribution. Sums stay exact.
+MAX_CLASSES_PER_CALL = 32
 
 
 def band_classes(
@@ -19,18 +22,27 @@ def band_classes(
     Returns:
         visited, full, count: flat, one call after the other, longest first; row: index of each call's first class.
 
-    Calls with more Q tiles than ``MAX_TILES_PER_CALL`` are counted on evenly spaced Q tiles, each standing for its
-    neighbours; a single prediction counts exactly (patterns.band).
+    Neighbouring classes are merged until ``MAX_CLASSES_PER_CALL`` are left; sums and the longest class are kept. Calls
+    with more than ``MAX_TILES_PER_CALL`` Q tiles are counted on evenly spaced ones (a single prediction counts all).
     """
-    shapes = np.stack(np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv), axis=1).astype(np.int64)
-    unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    visited, full, count, row = _unique_band_classes(*unique.T)
+    columns = [c.astype(np.int64) for c in np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv)]
+    first, inverse = _distinct(columns)
+    visited, full, count, row = _unique_band_classes(*(column[first] for column in columns))
     sizes = np.diff(row, append=visited.size)
-    inverse = inverse.ravel()
     wanted = sizes[inverse]
     begin = np.concatenate(([0], np.cumsum(wanted)[:-1]))
     index = np.repeat(row[inverse] - begin, wanted) + np.arange(int(wanted.sum()))
     return visited[index], full[index], count[index], begin
+
+
+def _distinct(columns: list[Ints]) -> tuple[Ints, Ints]:
+    """Index of one row of each kind, and for each row its kind. Columns have few distinct values: coding is fast."""
+    code = np.zeros_like(columns[0])
+    for column in columns:
+        values, inverse = np.unique(column, return_inverse=True)
+        # Renumbering after each column keeps codes small however many columns there are.
+        code = np.unique(code * values.size + inverse, return_inverse=True)[1]
+    return np.unique(code, return_index=True)[1], code
 
 
 def _unique_band_classes(
@@ -47,5 +59,20 @@ def _unique_band_classes(
     q0 = (first + last - 1) // 2 * tile_q[owner]
     q1 = np.minimum(q0 + tile_q[owner], queries[owner]) - 1
     visited, full = band_tiles(q0, q1, queries[owner], keys[owner], left[owner], right[owner], tile_kv[owner])
-    order = np.lexsort((-visited, owner))
-    return visited[order].astype(float), full[order].astype(float), (last - first)[order].astype(float), row
+    weight = (last - first).astype(float)
+    ends = np.append(row[1:], owner.size)
+    merged = [
+        binned(visited[s:e].astype(float), full[s:e].astype(float), weight[s:e], MAX_CLASSES_PER_CALL)
+        for s, e in zip(row, ends, strict=True)
+    ]
+    sizes = np.array([columns[0].size for columns in merged])
+    v, f, n = (np.concatenate([columns[i][::-1] for columns in merged]) for i in range(3))
+    return v, f, n, np.concatenate(([0], np.cumsum(sizes)[:-1]))
+
+
+def stack(calls: list[Calls]) -> Calls:
+    """Many calls as one; their order is kept."""
+    columns = {name: np.concatenate([getattr(call, name) for call in calls]) for name in (*PER_CALL, *PER_CLASS)}
+    begin = np.cumsum([0, *(call.visited.size for call in calls[:-1])])
+    row = np.concatenate([call.row + offset for call, offset in zip(calls, begin, strict=True)])
+    return Calls(**columns, row=row)

@@ -12,7 +12,8 @@ import numpy as np
 from ..hwmodels import GPU
 from . import memory, pipes, schedule
 from .pipes import TileShape
-from .profile import KernelProfile
+from .profile import DECODE_QUERIES, KernelProfile
+from .tile_operations import TileOperations
 from .tiles import Floats, Ints
 
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
@@ -27,9 +28,12 @@ class Calls:
         query_bytes, kv_bytes: bytes per element of Q and O, and of K and V.
         tensor_rate: FLOP per clock and SM for the dtype.
         tile_q, tile_kv: tokens in a Q and a KV tile.
+        packed: query heads in one Q tile (see packed_heads).
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
+        spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
+        passes: passes over the keys, each a launch of its own.
         append_bytes: bytes of the new tokens that the same call writes to the cache or rotates (0 for attention alone).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph.
         visited, full, count: work classes of all calls, one call after the other, longest first.
@@ -48,9 +52,12 @@ class Calls:
     tensor_rate: Floats
     tile_q: Floats
     tile_kv: Floats
+    packed: Floats
     axes: Floats
     mask_all: Floats
     permute_axes: Floats
+    spill_bytes: Floats
+    passes: Floats
     append_bytes: Floats
     warm: Floats
     graph: Floats
@@ -80,8 +87,11 @@ class Costs:
     ctas: Floats
 
 
-def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
-    """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once."""
+def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOperations | None = None) -> Costs:
+    """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once.
+
+    ``operations`` replaces the counts of the profile's own algorithm, for a kernel that runs another one the same way.
+    """
     c = calls
     sizes = schedule.class_counts(c.row, c.visited.size)
 
@@ -90,16 +100,15 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
         return per_call if sizes.size == 1 else np.repeat(per_call, sizes)
 
     gqa = c.heads / c.kv_heads
-    # Query heads packed into one Q tile: as many as fit when the queries alone do not fill it.
-    room = np.maximum(1.0, np.floor(c.tile_q / c.queries))
-    packed = np.minimum(gqa, room) if profile.pack_gqa else np.ones_like(gqa)
-    head_groups = c.batch * c.kv_heads * np.ceil(gqa / packed)
-    rows = pipes.occupied_rows(profile, c.queries, packed, c.tile_q)
-    shape = TileShape(rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
+    head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed)
+    rows = c.tile_q  # a tile is run whole, padding included
+    # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
+    mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
+    shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
 
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
-    full_pipes = pipes.tile_pipes(gpu, profile, shape, c.tensor_rate)
+    full_pipes = pipes.tile_pipes(gpu, profile, operations or profile.operations, shape, c.tensor_rate)
     mask_cycles = pipes.mask_alu_cycles(gpu, profile, shape)
     part_pipes = {**full_pipes, "alu": full_pipes["alu"] + mask_cycles}
     tile_bytes = pipes.l2_bytes_per_tile(profile, shape)
@@ -112,7 +121,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    splits = schedule.kv_splits(ctas, gpu.sms * profile.in_flight, longest) if profile.split_kv else np.ones_like(ctas)
+    splits = schedule.kv_splits(ctas, gpu.sms * profile.in_flight, longest)
+    if profile.split_kv != "always":
+        splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(full_cycles) + masked * flat(part_cycles)
     # Each part of a split takes whole tiles.
@@ -140,11 +151,14 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     run_s = np.maximum(compute_s, memory_s)
 
     # Step 7: launch, and the passes around the kernel.
-    launch_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
+    once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
+    launch_s = once_s * c.passes
     merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-    merge_s = np.where(splits > 1, launch_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
+    merge_s = np.where(splits > 1, once_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
     append_s = np.where(
-        c.append_bytes > 0, launch_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries), 0.0
+        c.append_bytes > 0,
+        once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim),
+        0.0,
     )
     permute_s = _permute(gpu, c)
     kernel_s = launch_s + run_s + merge_s
@@ -166,15 +180,33 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls) -> Costs:
     return Costs(kernel_s + append_s + permute_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
 
+def packed_heads(
+    profile: KernelProfile, queries: Floats, gqa_ratio: Floats, tile_q: Floats, windowed: Floats
+) -> Floats:
+    """Query heads that share keys and are packed into one Q tile: as many as fit when the queries do not fill it.
+
+    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads.
+    """
+    most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
+    packs = (queries <= most_queries) & (gqa_ratio <= profile.max_packed)
+    if not profile.packs_windows:
+        packs &= windowed == 0
+    return np.where(packs, np.minimum(gqa_ratio, np.maximum(1.0, np.floor(tile_q / queries))), 1.0)
+
+
 def _traffic(
     gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
     q_tiles: Floats, head_groups: Floats,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
+    scores = tiles_visited * head_groups * shape.rows * shape.keys
+    # A fiber of scores that fits half of an SM's shared memory stays there between passes.
+    stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
+    spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = np.minimum(c.keys, tiles_visited * shape.keys)
     return memory.traffic(
         gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes,
+        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled,
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * c.query_bytes,
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,
@@ -195,4 +227,5 @@ def _permute(gpu: GPU, c: Calls) -> Floats:
     return np.where(c.permute_axes > 0, 2.0 * once + 2.0 * twice, 0.0)
 
 
-CALL_FIELDS = tuple(item.name for item in fields(Calls))
+PER_CLASS = ("visited", "full", "count")
+PER_CALL = tuple(item.name for item in fields(Calls) if item.name not in (*PER_CLASS, "row"))

@@ -72,16 +72,20 @@ def l2_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
     return size_bytes / gpu.l2_bandwidth_bytes_s
 
 
-APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA of up to 512 threads for each token
+APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
 
 
-def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats) -> Floats:
+def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats, row_elements: Floats) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
-    Bytes are read and written once. One CTA for each token looks its slot up before it copies: two memory latencies,
-    hidden by as many CTAs as an SM holds.
+    Args:
+        size_bytes: bytes of the new tokens, read and written once.
+        tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
+
+    A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds.
     """
-    resident = gpu.sms * max(1, gpu.max_threads_per_sm // APPEND_THREADS)
+    threads = np.clip(row_elements, 32.0, APPEND_THREADS)
+    resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
     return dram_seconds(gpu, 2.0 * size_bytes) + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
 
 

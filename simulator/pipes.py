@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
-from .operations import (
+from .instructions import (
     ACCESS_ALU_PER_AXIS,
     ACCESS_BYTES,
     DIVIDED_COORDINATE_ALU,
@@ -18,6 +18,7 @@ from .operations import (
     EMULATED_EXP_FP32,
 )
 from .profile import KernelProfile
+from .tile_operations import TileOperations
 from .tiles import Floats
 
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
@@ -25,11 +26,12 @@ PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 @dataclass(frozen=True)
 class TileShape:
-    """The tile of one CTA, as arrays: rows of Q (packed heads included), keys, head dims, bytes per element of K and V,
-    and the number of coordinates that a token has.
+    """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
+    head dims, bytes per element of K and V, and the number of coordinates that a token has.
     """
 
     rows: Floats
+    mma_rows: Floats
     keys: Floats
     dim: Floats
     dim_v: Floats
@@ -37,26 +39,29 @@ class TileShape:
     axes: Floats
 
 
-def tile_pipes(gpu: GPU, profile: KernelProfile, tile: TileShape, tensor_rate: Floats) -> dict[str, Floats]:
+def tile_pipes(
+    gpu: GPU, profile: KernelProfile, operations: TileOperations, tile: TileShape, tensor_rate: Floats
+) -> dict[str, Floats]:
     """Cycles of one KV tile on each pipe, without a mask.
 
     Args:
+        operations: counts of the kernel's algorithm.
         tensor_rate: FLOP per clock and SM of the tensor cores for the dtype.
 
     Returns:
         cycles by pipe, each of the broadcast shape of ``tile``.
     """
-    ops, rows, keys = profile.operations, tile.rows, tile.keys
-    scores = rows * keys
-    exps = scores * ops.exp_per_score + rows * ops.exp_per_row
+    sizes = (tile.rows, tile.keys, tile.dim, tile.dim_v)
+    exps = operations.exp.at(*sizes)
     emulated = exps * profile.emulated_exp
-    fp32 = scores * ops.fp32_per_score + rows * tile.dim_v * ops.fp32_per_row_column + emulated * EMULATED_EXP_FP32
-    alu = scores * ops.alu_per_score + emulated * EMULATED_EXP_ALU
+    rescale = operations.rescale_fp32.at(*sizes) * profile.rescaled_tiles
+    fp32 = operations.fp32.at(*sizes) + rescale + emulated * EMULATED_EXP_FP32
+    alu = operations.alu.at(*sizes) + emulated * EMULATED_EXP_ALU
     if profile.coordinates == "divided":
-        accesses = keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
+        accesses = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
         alu = alu + accesses * (_division_alu(tile.axes) + ACCESS_ALU_PER_AXIS * tile.axes)
     return {
-        "tensor": 2.0 * scores * (tile.dim + tile.dim_v) / (tensor_rate * profile.mma_fraction),
+        "tensor": operations.tensor_flops.at(tile.mma_rows, *sizes[1:]) / (tensor_rate * profile.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,
@@ -112,10 +117,3 @@ def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats
 def _division_alu(axes: Floats) -> Floats:
     """Instructions that turn a flat index into ``axes`` coordinates."""
     return DIVIDED_COORDINATE_ALU * (axes - 1.0)
-
-
-def occupied_rows(profile: KernelProfile, queries: Floats, packed: Floats, tile_q: Floats) -> Floats:
-    """Rows the MMA really runs: queries times packed heads, padded to a power of two of at least ``min_rows``."""
-    needed = np.minimum(queries, tile_q) * packed
-    padded = 2.0 ** np.ceil(np.log2(np.maximum(needed, 1.0)))
-    return np.minimum(np.maximum(padded, profile.min_rows), np.maximum(tile_q, profile.min_rows))

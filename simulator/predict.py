@@ -10,10 +10,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
+from .cascade_call import CascadeWork, cascade_work, streaming
+from .cascade_call import notes as cascade_notes
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end
-from .forecast import Calls, Costs, forecast
+from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
-from .profile import KernelProfile, baseline_key, choose_profile
+from .profile import KernelProfile, baseline_profile, choose_profile
 from .tiles import Floats, TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -37,12 +39,16 @@ class Conditions:
     rotates: bool = False
 
 
+DEFAULT_CONDITIONS = Conditions()
+
+
 def predict(
     workload: Workload,
     pattern: Pattern | str = "dense",
     gpu: GPU | str = "h100",
     kernel: str = "auto",
     *,
+    cascade: str | None = None,
     baseline: str | None = None,
     q_tile: Grid | str | None = None,
     kv_tile: Grid | str | None = None,
@@ -57,6 +63,8 @@ def predict(
         pattern: a pattern or its text, e.g. ``"na window=18x24x24 stride=16x8x8"``.
         gpu: a name, a path to a TOML file, or a GPU.
         kernel: a kernel profile, or "auto": what a user of this GPU would run.
+        cascade: another algorithm than the kernel's own: a name in the cascade library or the path of a file. The kernel
+            ("auto": triton) says how it is tiled and overlapped.
         baseline: the dense kernel to compare with; the best one of this GPU when None.
         q_tile, kv_tile: tile shapes, tokens per axis; the kernel's own default when None.
         attention_share: share of the whole run that dense attention takes (0 to 1), for the end-to-end speedup.
@@ -69,18 +77,24 @@ def predict(
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     pattern.check(workload)
-    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, workload.head_dim)
+    algorithm = cascade_work(cascade) if cascade is not None else None
+    if algorithm is not None and kernel == "auto":
+        kernel = "triton"
+    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
-    calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions)
-    costs = forecast(gpu, profile, calls)
-    reference = dense_baseline(workload, gpu, baseline or baseline_key(gpu), conditions)
+    calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
+    if algorithm is not None and algorithm.operations is None:
+        costs = streaming(gpu, profile, workload, algorithm, calls)
+    else:
+        costs = forecast(gpu, profile, calls, algorithm.operations if algorithm else None)
+    gpu_baseline = dense_baseline(workload, gpu, baseline, conditions)
     parts = {name: float(value[0]) for name, value in costs.parts.items()}
     time_s = math.fsum(parts.values())
     estimate = Estimate(
         gpu=gpu.key,
         kernel=profile.key,
-        title=profile.title,
+        title=profile.title if algorithm is None else f"{profile.title} running cascade {algorithm.cascade.name}",
         pattern=str(pattern),
         q_tile=tiles[0],
         kv_tile=tiles[1],
@@ -93,8 +107,11 @@ def predict(
         bound_by=bound_by(costs),
         work=work,
         splits=int(costs.splits[0]),
-        baseline=reference,
-        notes=tuple(_notes(workload, gpu, profile, pattern, tiles, work)),
+        baseline=gpu_baseline,
+        notes=(
+            *_notes(workload, gpu, profile, pattern, tiles, work),
+            *(cascade_notes(algorithm) if algorithm is not None else ()),
+        ),
     )
     if attention_share is None:
         return estimate
@@ -102,9 +119,16 @@ def predict(
 
 
 @lru_cache(maxsize=1024)
-def dense_baseline(workload: Workload, gpu: GPU, kernel: str, conditions: Conditions) -> Baseline:
-    """Time of the same workload without a pattern. Raises InputError when ``kernel`` cannot run it."""
-    profile = choose_profile(kernel, gpu, "band", workload.dtype, workload.head_dim)
+def dense_baseline(workload: Workload, gpu: GPU, kernel: str | None, conditions: Conditions) -> Baseline:
+    """Time of the same workload without a pattern; on the GPU's best dense kernel when ``kernel`` is None.
+
+    Raises:
+        InputError: the kernel cannot run it.
+    """
+    if kernel is None:
+        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v))
+    else:
+        profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = pattern.tile_work(workload, *tiles)
@@ -121,21 +145,26 @@ def resolve_tiles(
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
     axes = pattern.tile_axes
-    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v))
+    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens, workload.gqa_ratio)
     return (
-        _tile(q_tile, "q tile", axes, default.q, pattern),
-        _tile(kv_tile, "kv tile", axes, default.kv, pattern),
+        _tile(q_tile, "q tile", default.q, pattern),
+        _tile(kv_tile, "kv tile", default.kv, pattern),
     )
 
 
-def _tile(tile: Grid | str | None, what: str, axes: int, default: Grid, pattern: Pattern) -> Grid:
+def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
     if tile is None:
         return default
-    shape = parse_grid(tile if isinstance(tile, str) else grid_text(tile), what)
+    return checked_tile(parse_grid(tile if isinstance(tile, str) else grid_text(tile), what), what, pattern)
+
+
+def checked_tile(shape: Grid, what: str, pattern: Pattern) -> Grid:
+    """``shape`` as a tile of the pattern. Raises InputError for a wrong number of axes or an impossible size."""
+    axes = pattern.tile_axes
     if axes > 1 and len(shape) != axes:
         raise InputError(
             f"{what} {grid_text(shape)!r} has {len(shape)} axes but pattern '{pattern}' has {axes}: "
-            f"expected e.g. {grid_text(default)}"
+            f"expected one length for each axis, e.g. {grid_text((4, 8, 8)[3 - axes :])}"
         )
     if math.prod(shape) > MAX_TILE_TOKENS:
         raise InputError(
@@ -158,8 +187,9 @@ def single_call(
     tiles: tuple[Grid, Grid],
     work: TileWork,
     conditions: Conditions,
+    cascade: CascadeWork | None = None,
 ) -> Calls:
-    """One workload as arrays of length one."""
+    """One workload as arrays of length one; ``cascade`` is the algorithm where it is not the profile's own."""
     q_tile, kv_tile = tiles
     w = workload
     appended = 0.0
@@ -179,9 +209,15 @@ def single_call(
         tensor_rate=_one(tensor_rate(gpu, w.dtype)),
         tile_q=_one(math.prod(q_tile)),
         tile_kv=_one(math.prod(kv_tile)),
+        packed=packed_heads(
+            profile, _one(w.tokens), _one(w.gqa_ratio), _one(math.prod(q_tile)), _one(work.pairs < work.dense_pairs)
+        ),
         axes=_one(pattern.axes),
         mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
         permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
+        # 2 for writing and reading, at the dtype that frameworks keep scores in.
+        spill_bytes=_one(2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0),
+        passes=_one(cascade.key_passes if cascade else 1),
         append_bytes=_one(appended),
         warm=_one(conditions.warm_l2),
         graph=_one(conditions.graph),

@@ -11,11 +11,15 @@ from typing import Any, Final, Literal
 
 from ..errors import InputError, unknown
 from ..hwmodels import GPU
-from .operations import MASK_ALU_PER_AXIS, MASK_ALU_SELECT, OPERATIONS, Operations
+from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .patterns import KvTiling
-from .workload import Grid, grid_text
+from .tile_operations import TileOperations, library_operations
+from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
+
+
+DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,14 @@ class KernelProfile:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
-        cascade: row of the operations table.
+        decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
+            Otherwise a Q tile is run whole, however few of its rows are queries.
+        cascade: its algorithm, a name in the cascade library: where its operation counts come from.
+        rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
+        mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
         scores_through_smem: the scores go through shared memory between the two GEMMs.
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
             read and written in global memory for each KV tile.
@@ -51,11 +59,14 @@ class KernelProfile:
         order: "longest-first" or "launch" (in the order of the grid).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
-        min_rows: smallest number of rows of the Q tile its MMA can be padded to.
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
-        pack_gqa: query heads that share keys are packed into one Q tile when the queries alone do not fill it.
-        split_kv: the keys are split over CTAs when there are too few of them.
+        pack_gqa: whether query heads that share keys are packed into one Q tile when the queries alone do not fill it:
+            "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
+        packs_windows: whether it still does so under a sliding window. max_packed: most heads that it packs; with more it
+            packs none.
+        split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
+            are packed) or "never".
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
@@ -70,10 +81,12 @@ class KernelProfile:
     overlap: float
     overlap_source: str
     operand_rows: int
-    min_rows: int
     interval: float
-    cascade: str = "one-pass"
+    decode_tiles: tuple[TileChoice, ...] = ()
+    cascade: str = "flash_attention_2"
+    rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
+    mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
     coordinates: Literal["precomputed", "divided"] = "precomputed"
@@ -86,24 +99,36 @@ class KernelProfile:
     round_trips: int = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
-    pack_gqa: bool = False
-    split_kv: bool = False
+    pack_gqa: Literal["always", "decode", "never"] = "never"
+    packs_windows: bool = True
+    max_packed: int = 1024
+    split_kv: Literal["always", "packed", "never"] = "never"
     permute: bool = False
 
     def __hash__(self) -> int:
         return hash((self.key, self.archs))  # as a cache key; the rest follows from these
 
     @property
-    def operations(self) -> Operations:
-        """Operation counts of its algorithm."""
-        return OPERATIONS[self.cascade]
+    def operations(self) -> TileOperations:
+        """Operation counts of its algorithm, from its cascade."""
+        return library_operations(self.cascade)
 
-    def tile_for(self, axes: int, head_dim: int) -> TileChoice:
+    def tile_for(self, axes: int, head_dim: int, queries: int | None = None, packed: int = 1) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
+
+        Args:
+            queries: tokens of a sequence; so few that a decode tile fits them get one.
+            packed: query heads that share keys, which a kernel that packs them puts into one tile.
 
         Raises:
             InputError: the kernel has no such tile.
         """
+        if axes == 1 and queries is not None and queries <= DECODE_QUERIES:
+            rows = queries * (packed if self.pack_gqa != "never" else 1)
+            for choice in self.decode_tiles:
+                # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
+                if head_dim <= choice.max_head_dim and rows <= 4 * choice.q[0]:
+                    return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
             if head_dim <= choice.max_head_dim:
@@ -113,6 +138,11 @@ class KernelProfile:
                 f"{self.title} has no {axes}-D tile for head dim {head_dim}: expected at most {fitting[-1].max_head_dim}"
             )
         raise InputError(f"{self.title} has no {axes}-D tiles")
+
+    @property
+    def max_head_dim(self) -> int:
+        """Largest head dimension it takes."""
+        return max(choice.max_head_dim for choice in self.tiles)
 
     def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
         """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
@@ -153,13 +183,16 @@ def _build(key: str, table: dict[str, Any]) -> KernelProfile:
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
-    tiles = tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop("tiles"))
+    tiles, decode_tiles = (
+        tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop(name, ()))
+        for name in ("tiles", "decode_tiles")
+    )
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
-    return KernelProfile(key=key, tiles=tiles, **{**table, **lists})
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
 
 
 @lru_cache(maxsize=1)
-def _choices() -> Mapping[str, Mapping[str, str]]:
+def _choices() -> Mapping[str, Mapping[str, list[str]]]:
     return tomllib.loads((_HERE / "choices.toml").read_text(encoding="utf-8"))
 
 
@@ -170,16 +203,7 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
     """
     if key.lower() == "auto":
-        key = _choices()[gpu.generation][family]
-        profile = load_profile(key, gpu)
-        if dtype not in profile.dtypes or head_dim > max(c.max_head_dim for c in profile.tiles):
-            for name in ("flashinfer", "cudnn", "triton"):  # in this order: wider in dtypes and head dims
-                other = load_profile(name, gpu)
-                if family in other.patterns and dtype in other.dtypes:
-                    profile = other
-                    if head_dim <= max(c.max_head_dim for c in other.tiles):
-                        break
-        return profile
+        return _first_that_runs(gpu, family, dtype, head_dim, family)
     profile = load_profile(key, gpu)
     if family not in profile.patterns:
         takes = " and ".join(FAMILIES[name] for name in profile.patterns)
@@ -189,9 +213,18 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
     return profile
 
 
-def baseline_key(gpu: GPU) -> str:
-    """Name of the best dense kernel of a GPU."""
-    return _choices()[gpu.generation]["baseline"]
+def baseline_profile(gpu: GPU, dtype: str, head_dim: int) -> KernelProfile:
+    """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
+    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline")
+
+
+def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str) -> KernelProfile:
+    profiles = [load_profile(name, gpu) for name in _choices()[gpu.generation][use]]
+    for profile in profiles:
+        if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
+            return profile
+    tried = ", ".join(f"{p.key} ({'/'.join(p.dtypes)}, up to {p.max_head_dim})" for p in profiles)
+    raise InputError(f"no kernel on {gpu.key} takes {dtype!r} with head dim {head_dim}: {tried}")
 
 
 FAMILIES: Final = {
@@ -199,8 +232,3 @@ FAMILIES: Final = {
     "na": "neighborhood patterns",
     "mask": "masked tiles of any other pattern",
 }
-
-
-def tile_text(tile: Grid) -> str:
-    """A tile shape as it is typed: ``4x8x8``."""
-    return grid_text(tile)

@@ -6,6 +6,7 @@ multiplicity. Nothing here is of the size of the mask, nor, for periodic pattern
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Columns = tuple[Floats, Floats, Floats]  # visited, full, count
 
 # Q tiles looked at together. Bounds memory on very long sequences.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 # Above this, neighbouring classes are merged into bins; totals and extremes stay exact.
 MAX_CLASSES = 4096
 
@@ -72,35 +74,58 @@ class TileWork:
 
 @dataclass(frozen=True)
 class AxisWork:
-    """KV tiles per Q tile along one axis, as classes (see TileWork)."""
+    """KV tiles per Q tile along one axis, as classes sorted by visited, rising (see TileWork for the attributes)."""
 
-    visited: Ints
-    full: Ints
-    count: Ints
+    visited: Floats
+    full: Floats
+    count: Floats
+    q_tiles: int
+    visited_total: int
+    full_total: int
+    visited_max: int
+    visited_min: int
     pairs: int
 
 
-def classes(visited: Ints, full: Ints, count: Ints | None = None) -> tuple[Ints, Ints, Ints]:
-    """Merge equal (visited, full) pairs; returns visited, full, count sorted by visited then full, rising."""
-    if count is None:
-        count = np.ones_like(visited)
-    if visited.size == 0:
-        return visited, full, count
+def axis_work_of(chunks: Iterable[tuple[Ints, Ints, int]], pairs: int) -> AxisWork:
+    """Collect the Q tiles of an axis, chunk by chunk: visited and full tiles of each, and how often the chunk occurs."""
+    columns: Columns | None = None
+    q_tiles = visited_total = full_total = visited_max = 0
+    visited_min = None
+    for visited, full, times in chunks:
+        q_tiles += times * visited.size
+        visited_total += times * int(visited.sum())
+        full_total += times * int(full.sum())
+        visited_max = max(visited_max, int(visited.max()))
+        visited_min = int(visited.min()) if visited_min is None else min(visited_min, int(visited.min()))
+        v, f, n = classes(visited, full)
+        new: Columns = (v.astype(np.float64), f.astype(np.float64), (n * times).astype(np.float64))
+        columns = new if columns is None else binned(*_merged(columns, new))
+    assert columns is not None
+    assert visited_min is not None
+    return AxisWork(*binned(*columns), q_tiles, visited_total, full_total, visited_max, visited_min, pairs)
+
+
+def classes(visited: Ints, full: Ints) -> tuple[Ints, Ints, Ints]:
+    """Merge equal (visited, full) pairs; returns visited, full and count, sorted by visited then full, rising."""
+    # One key for both: sorting integers that are nearly sorted is fast, sorting pairs is not.
+    base = int(full.max()) + 1
+    key = np.sort(visited * base + full, kind="stable")
+    starts = np.concatenate(([0], (key[1:] != key[:-1]).nonzero()[0] + 1))
+    count = np.concatenate((starts[1:], [key.size])) - starts
+    distinct = key[starts]
+    return distinct // base, distinct % base, count
+
+
+def _merged(a: Columns, b: Columns) -> Columns:
+    """The classes of both, equal ones merged."""
+    visited, full, count = (np.concatenate(pair) for pair in zip(a, b, strict=True))
     order = np.lexsort((full, visited))
     visited, full, count = visited[order], full[order], count[order]
-    first = np.empty(visited.size, dtype=bool)
-    first[0] = True
-    first[1:] = (visited[1:] != visited[:-1]) | (full[1:] != full[:-1])
-    starts = np.flatnonzero(first)
+    new = np.ones(visited.size, dtype=bool)
+    new[1:] = (visited[1:] != visited[:-1]) | (full[1:] != full[:-1])
+    starts = np.flatnonzero(new)
     return visited[starts], full[starts], np.add.reduceat(count, starts)
-
-
-def merge(parts: list[tuple[Ints, Ints, Ints]]) -> tuple[Ints, Ints, Ints]:
-    """Merge the classes of several sets of Q tiles."""
-    if len(parts) == 1:
-        return parts[0]
-    visited, full, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return classes(visited, full, count)
 
 
 def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense_pairs: int) -> TileWork:
@@ -114,15 +139,15 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
     # Totals multiply over axes, and are whole numbers of Python: no overflow.
     visited_total = full_total = q_tiles = visited_max = visited_min = 1
     for axis in axes:
-        visited_total *= int(np.dot(axis.visited, axis.count))
-        full_total *= int(np.dot(axis.full, axis.count))
-        q_tiles *= int(axis.count.sum())
-        visited_max *= int(axis.visited[-1])  # sorted, rising
-        visited_min *= int(axis.visited[0])
-    columns = (axes[0].visited.astype(float), axes[0].full.astype(float), axes[0].count.astype(float))
+        visited_total *= axis.visited_total
+        full_total *= axis.full_total
+        q_tiles *= axis.q_tiles
+        visited_max *= axis.visited_max
+        visited_min *= axis.visited_min
+    columns: Columns = (axes[0].visited, axes[0].full, axes[0].count)
     for axis in axes[1:]:
         columns = _outer(columns, (axis.visited, axis.full, axis.count))
-    visited, full, count = binned(*columns)
+    visited, full, count = columns if len(axes) == 1 else binned(*columns)
     return TileWork(
         visited[::-1], full[::-1], count[::-1], q_tiles, visited_total, full_total, visited_max, visited_min,
         dense_q_tiles, dense_kv_tiles, pairs, dense_pairs,
@@ -132,11 +157,11 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
 def from_rows(visited: Ints, full: Ints, dense_kv_tiles: int, pairs: int, dense_pairs: int) -> TileWork:
     """TileWork of a pattern that is no product: visited and full KV tiles of each Q tile, shape (q_tiles,) each."""
     v, f, n = classes(visited, full)
-    rising = binned(v.astype(float), f.astype(float), n.astype(float))
+    by_work, by_full, count = binned(v.astype(float), f.astype(float), n.astype(float))
     return TileWork(
-        visited=rising[0][::-1],
-        full=rising[1][::-1],
-        count=rising[2][::-1],
+        visited=by_work[::-1],
+        full=by_full[::-1],
+        count=count[::-1],
         q_tiles=visited.size,
         visited_total=int(visited.sum()),
         full_total=int(full.sum()),
@@ -149,29 +174,25 @@ def from_rows(visited: Ints, full: Ints, dense_kv_tiles: int, pairs: int, dense_
     )
 
 
-Columns = tuple[Floats, Floats, Floats]
-
-
-def _outer(a: Columns, b: tuple[Ints, Ints, Ints]) -> Columns:
+def _outer(a: Columns, b: Columns) -> Columns:
     """Every class of one set of axes with every class of another axis."""
-    other: Columns = (b[0].astype(float), b[1].astype(float), b[2].astype(float))
     if a[0].size * b[0].size > MAX_CLASSES**2 // 4:
-        a, other = binned(*a), binned(*other)
-    visited, full, count = ((x[:, None] * y).ravel() for x, y in zip(a, other, strict=True))
+        a, b = binned(*a), binned(*b)
+    visited, full, count = ((x[:, None] * y).ravel() for x, y in zip(a, b, strict=True))
     return visited, full, count
 
 
-def binned(visited: Floats, full: Floats, count: Floats) -> tuple[Floats, Floats, Floats]:
-    """Sort classes by visited and merge neighbours until at most ``MAX_CLASSES`` are left; sums are kept.
+def binned(visited: Floats, full: Floats, count: Floats, most: int = MAX_CLASSES) -> Columns:
+    """Sort classes by visited, rising, and merge neighbours until at most ``most`` are left; sums are kept.
 
     The class with most work is never merged into a smaller one, since it decides the tail of the schedule.
     """
     order = np.argsort(visited, kind="stable")
     visited, full, count = visited[order], full[order], count[order]
-    if visited.size <= MAX_CLASSES:
+    if visited.size <= most:
         return visited, full, count
     cumulative = np.cumsum(count[:-1])
-    label = np.minimum((cumulative - count[:-1]) * (MAX_CLASSES - 1) // cumulative[-1], MAX_CLASSES - 2)
+    label = np.minimum((cumulative - count[:-1]) * (most - 1) // cumulative[-1], most - 2)
     starts = np.append(np.flatnonzero(np.diff(label, prepend=-1.0)), visited.size - 1)
     merged = np.add.reduceat(count, starts)
     return (

@@ -2,26 +2,7 @@
 
 from .band import Band
 from .base import Pattern
-from .combine import Combination, Mixture, MoA, own_grid
-from .dynamic import Dynamic, SelectionCost
 from .neighborhood import KvTiling, Neighborhood
-from .parse import PATTERNS, Entry, parse_pattern
-from .picture import Picture, picture
+from .parse import parse_pattern
 
-__all__ = [
-    "PATTERNS",
-    "Band",
-    "Combination",
-    "Dynamic",
-    "Entry",
-    "KvTiling",
-    "Mixture",
-    "MoA",
-    "Neighborhood",
-    "Pattern",
-    "Picture",
-    "SelectionCost",
-    "own_grid",
-    "parse_pattern",
-    "picture",
-]
+__all__ = ["Band", "KvTiling", "Neighborhood", "Pattern", "parse_pattern"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tiles import CHUNK, AxisWork, Ints, TileWork, classes, merge, product
+from ..tiles import CHUNK, AxisWork, Ints, TileWork, axis_work_of, product
 from ..workload import Grid, Workload
-from .engine import Piece, Pieces, Rule, plain
 from .neighborhood import KvTiling
-from .relations import Interval
+
+if TYPE_CHECKING:
+    from .engine import Rule
 
 UNLIMITED = 2**40  # wider than any sequence, and far from the limits of int64
 
@@ -61,6 +64,9 @@ class Band:
 
     def rule(self, workload: Workload) -> Rule:
         """Which pairs are kept, for pictures and for unions with other patterns."""
+        from .engine import Piece, Pieces, plain  # here, not above: a band's own counts need no engine
+        from .relations import Interval
+
         keys = workload.kv_tokens
         p = np.arange(workload.tokens) + keys - workload.tokens
         start, end = np.clip(p - self.left, 0, keys), np.clip(p + self.right + 1, 0, keys)
@@ -98,13 +104,20 @@ def band_work(
     queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling = "static"
 ) -> AxisWork:
     """Exact work of a band; static tiles are aligned to key 0, dynamic ones to the first key a Q tile needs."""
+    return axis_work_of(
+        ((*chunk, 1) for chunk in _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling)),
+        band_pairs(queries, keys, left, right),
+    )
+
+
+def _band_chunks(
+    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling
+) -> Iterator[tuple[Ints, Ints]]:
     q_tiles = -(-queries // tile_q)
-    parts = []
     for begin in range(0, q_tiles, CHUNK):
         q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
         q1 = np.minimum(q0 + tile_q, queries) - 1
-        parts.append(classes(*band_tiles(q0, q1, queries, keys, left, right, tile_kv, tiling)))
-    return AxisWork(*merge(parts), band_pairs(queries, keys, left, right))
+        yield band_tiles(q0, q1, queries, keys, left, right, tile_kv, tiling)
 
 
 def band_tiles(

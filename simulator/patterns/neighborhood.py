@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...errors import InputError
-from ..tiles import CHUNK, AxisWork, Ints, TileWork, classes, merge, product
+from ..tiles import CHUNK, AxisWork, Ints, TileWork, axis_work_of, product
 from ..workload import Grid, Workload, grid_text
-from .engine import Piece, Pieces, Rule, tile_work
-from .relations import Interval, Table
-from .tokens import Segment
+
+if TYPE_CHECKING:
+    from .engine import Rule
+    from .relations import Interval
 
 KvTiling = Literal["static", "dynamic"]
 
@@ -36,15 +38,8 @@ def window_start(i: Ints, length: int, window: int, stride: int, causal: bool) -
         start: Ints = np.maximum(leader - window + 1, 0)
     else:
         leader = np.minimum(i // stride * stride + stride // 2, length - 1)
-        start = np.clip(leader - window // 2, 0, length - window)
+        start = np.minimum(np.maximum(leader - window // 2, 0), length - window)
     return start
-
-
-def window_end(i: Ints, length: int, window: int, stride: int, causal: bool) -> Ints:
-    """One past the last key of query ``i`` on an axis (no dilation)."""
-    if causal:
-        return np.minimum(i + 1, length)
-    return window_start(i, length, window, stride, causal) + window
 
 
 def _pairs(length: int, window: int, stride: int, causal: bool) -> int:
@@ -54,42 +49,34 @@ def _pairs(length: int, window: int, stride: int, causal: bool) -> int:
     total = 0
     for begin in range(0, length, CHUNK):
         i = np.arange(begin, min(begin + CHUNK, length))
-        total += int(
-            (window_end(i, length, window, stride, True) - window_start(i, length, window, stride, True)).sum()
-        )
+        total += int((i + 1 - window_start(i, length, window, stride, True)).sum())
     return total
 
 
-def _group_work(
+def _group_chunks(
     length: int, window: int, stride: int, causal: bool, tile_q: int, tile_kv: int, tiling: KvTiling
-) -> tuple[Ints, Ints, Ints]:
-    """Classes of the Q tiles of one dilation group of ``length`` tokens."""
+) -> Iterator[tuple[Ints, Ints]]:
+    """KV tiles visited and full by the Q tiles of one dilation group of ``length`` tokens, chunk by chunk."""
     q_tiles = -(-length // tile_q)
-    parts = []
     for begin in range(0, q_tiles, CHUNK):
         q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
         q1 = np.minimum(q0 + tile_q, length) - 1
         # Starts and ends never fall as i grows, so the first and last query of a tile bound its union and intersection.
         union_start = window_start(q0, length, window, stride, causal)
-        union_end = window_end(q1, length, window, stride, causal)
         common_start = window_start(q1, length, window, stride, causal)
-        common_end = window_end(q0, length, window, stride, causal)
-        if tiling == "static":
-            visited = -(-union_end // tile_kv) - union_start // tile_kv
-            origin = np.zeros_like(union_start)
-            axis_end = np.full_like(union_start, length)
+        if causal:
+            union_end, common_end = q1 + 1, q0 + 1
         else:
-            # The kernel starts its first KV tile at the first key it needs.
-            visited = -(-(union_end - union_start) // tile_kv)
-            origin = union_start
-            axis_end = union_end
-        first_full = -(-(common_start - origin) // tile_kv)
+            union_end, common_end = common_start + window, union_start + window
+        # Dynamic: the kernel starts its first KV tile at the first key it needs.
+        origin = union_start if tiling == "dynamic" else 0
+        axis_end = union_end if tiling == "dynamic" else length
+        visited = (union_end - origin - 1) // tile_kv + 1 - (union_start - origin) // tile_kv
+        first_full = (common_start - origin - 1) // tile_kv + 1
         # A last, ragged tile is full when all the keys it really has are kept.
-        last_full = np.where(
-            common_end >= axis_end, -(-(common_end - origin) // tile_kv), (common_end - origin) // tile_kv
-        )
-        parts.append(classes(visited, np.maximum(last_full - first_full, 0)))
-    return merge(parts)
+        room = common_end - origin
+        last_full = (room + np.where(common_end >= axis_end, tile_kv - 1, 0)) // tile_kv
+        yield visited, np.maximum(last_full - first_full, 0)
 
 
 @lru_cache(maxsize=4096)
@@ -101,14 +88,14 @@ def axis_work(
     Static KV tiling visits ceil(b/T) - floor(a/T) tiles of the keys [a, b) that a Q tile needs; dynamic tiling starts
     its tiles at a and visits ceil((b-a)/T). Each dilation group is tiled on its own, ragged ends padded.
     """
-    short, longer = length // dilation, length % dilation
-    parts, pairs = [], 0
-    for groups, group_length in ((longer, short + 1), (dilation - longer, short)):
-        if groups and group_length:
-            visited, full, count = _group_work(group_length, window, stride, causal, tile_q, tile_kv, tiling)
-            parts.append((visited, full, count * groups))
-            pairs += groups * _pairs(group_length, window, stride, causal)
-    return AxisWork(*merge(parts), pairs)
+    short, longer = divmod(length, dilation)
+    groups = [(n, size) for n, size in ((longer, short + 1), (dilation - longer, short)) if n and size]
+    chunks = (
+        (visited, full, n)
+        for n, size in groups
+        for visited, full in _group_chunks(size, window, stride, causal, tile_q, tile_kv, tiling)
+    )
+    return axis_work_of(chunks, sum(n * _pairs(size, window, stride, causal) for n, size in groups))
 
 
 @dataclass(frozen=True)
@@ -184,6 +171,8 @@ class Neighborhood:
         """
         grid = workload.grid
         if self.order is not None:
+            from .engine import tile_work  # here, not above: NATTEN's own tiles are counted without the engine
+
             return tile_work(self.rule(workload), math.prod(q_tile), math.prod(kv_tile))
         axes = [
             axis_work(length, w, s, d, c, tq, tk, tiling)
@@ -199,6 +188,10 @@ class Neighborhood:
 
     def rule(self, workload: Workload) -> Rule:
         """Which pairs are kept, tokens in memory order (row-major when there is none)."""
+        from .engine import Piece, Pieces
+        from .relations import Table
+        from .tokens import Segment
+
         layout = (Segment(workload.grid, self.order or "row"),)
         if all(d == 1 for d in self.dilation):
             return Pieces(layout, layout, (Piece(tuple(map(self._window, range(self.axes), workload.grid))),))
@@ -220,9 +213,12 @@ class Neighborhood:
 
     def _window(self, axis: int, length: int, at: int | None = None) -> Interval:
         """Window of every query of an axis (or of one of its dilation groups), as relation on axis ``at``."""
+        from .relations import Interval
+
         i = np.arange(length)
-        parameters = length, self.window[axis], self.stride[axis], self.causal[axis]
-        return Interval(axis if at is None else at, window_start(i, *parameters), window_end(i, *parameters))
+        start = window_start(i, length, self.window[axis], self.stride[axis], self.causal[axis])
+        end = i + 1 if self.causal[axis] else start + self.window[axis]
+        return Interval(axis if at is None else at, start, end)
 
     def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
         """NATTEN's own predicate for leaving the element mask out; it errs on both sides, so counts never use it.

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from attncast.cli.pattern import pattern
-from attncast.simulator.patterns import PATTERNS
+from attncast.simulator.patterns.library import PATTERNS
 
 
 def run(*words):

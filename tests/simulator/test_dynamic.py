@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncast import Workload, parse_pattern
-from attncast.simulator.patterns import PATTERNS, Dynamic, SelectionCost
+from attncast.simulator.patterns.dynamic import Dynamic, SelectionCost
+from attncast.simulator.patterns.library import PATTERNS
 
 NAMES = sorted(name for name, entry in PATTERNS.items() if entry.group == "dynamic")
 TILE = st.sampled_from([1, 16, 48, 64, 128, 176, 200])

@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attncast import InputError, Workload, parse_pattern
-from attncast.simulator.patterns import PATTERNS, own_grid, picture
-from attncast.simulator.patterns.combine import rule_of
+from attncast.simulator.patterns.combine import own_grid, rule_of
+from attncast.simulator.patterns.library import PATTERNS
+from attncast.simulator.patterns.picture import picture
 from attncast.simulator.patterns.tokens import Segment, segment_coordinates
 
 from ..paths import SHARED

@@ -1,0 +1,258 @@
+"""How many passes a cascade makes over a rank, and which read forces each, derived from who reads what.
+
+A pass is one traversal of every element of a rank. Each tensor is given the time from which a reader can
+have it, counted in half passes: 2l-1 while pass l streams by, 2l once pass l has ended, 0 from the start. An
+Einsum that traverses the rank runs in pass t//2 + 1, t the latest of its operands; what it keeps of the rank
+streams by in that pass, and what it reduces is whole when the pass has ended. So a completed reduction
+forces a pass only on an Einsum that traverses the rank again, however many Einsums without the rank lie
+in between; a prefix (an iterative or ``k <= i`` filtered rank) does not.
+
+A rank is traversed by the variables of all its parts together: an Einsum over M1 alone works on a number
+per chunk, and does not read M again. Parts are traversed outermost first, so a reduction over M0 ends with
+its chunk: it is a barrier on M0, found by asking for the passes over M0. Every bound holds for that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...errors import unknown
+from .graph import is_previous
+from .ir import Access, Cascade, Einsum, Filter, Index, Scope, index_vars
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A read after a complete reduction: why a pass must begin.
+
+    Attributes:
+        begins: the pass it begins, from 2.
+        reader: the tensor whose Einsum traverses the rank again.
+        operand: what that Einsum reads that needs the whole of the pass before.
+        reduction: the tensor whose reduction is complete only then (``operand``, or what it is made from).
+    """
+
+    begins: int
+    reader: str
+    operand: str
+    reduction: str
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The passes over one rank.
+
+    Attributes:
+        rank: the rank.
+        count: passes; 1 where nothing is re-read.
+        runs: for each live Einsum, by position, the pass it runs in, or at whose end.
+        traverses: the live Einsums that traverse the rank; the others work on what a pass left.
+        streams: for each tensor, the pass in which it is first complete or streams by (0: given).
+        barriers: what forces each pass after the first.
+    """
+
+    rank: str
+    count: int
+    runs: Mapping[int, int]
+    traverses: frozenset[int]
+    streams: Mapping[str, int]
+    barriers: tuple[Barrier, ...]
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """For each pass, the Einsums that one loop over the rank may fuse."""
+        return tuple(tuple(n for n, p in self.runs.items() if p == k) for k in range(1, self.count + 1))
+
+
+@dataclass(frozen=True)
+class _Time:
+    """When a tensor can be had: element by element, or whole; and the Einsum that completes it."""
+
+    stream: int = 0
+    whole: int = 0
+    source: int | None = None
+
+
+def leaves(scope: Scope, rank: str) -> tuple[str, ...]:
+    """The unpartitioned parts of a rank, outermost first."""
+    return tuple(leaf for part in scope.parts[rank] for leaf in leaves(scope, part)) if rank in scope.parts else (rank,)
+
+
+def passes(cascade: Cascade, rank: str) -> Passes:
+    """Derive the passes over ``rank``, which may be a partitioned rank or a part.
+
+    Raises:
+        InputError: if the cascade has no such rank.
+    """
+    if rank not in cascade.scope.same:
+        raise unknown(f"rank of cascade '{cascade.name}'", rank, cascade.scope.ranks)
+    memo = cascade.scope.memo
+    if ("passes", rank) not in memo:
+        memo["passes", rank] = _Analysis(cascade.scope, rank).run()
+    found: Passes = memo["passes", rank]
+    return found
+
+
+class _Analysis:
+    def __init__(self, scope: Scope, rank: str) -> None:
+        self.scope = scope
+        self.rank = rank
+        self.leaves = leaves(scope, rank)
+        self.times: dict[str, _Time] = {tensor: _Time() for tensor in scope.inputs}
+        self.latest: dict[int, int] = {}
+        self.starts: dict[str, _Time] = {}
+        # Ranks each position of a tensor follows, beyond the one it is declared with.
+        self.follows: dict[tuple[str, int], set[str]] = {}
+        self.barriers: dict[int, Barrier] = {}
+        self.traverses: set[int] = set()
+        self.parts = {name: frozenset(leaves(scope, name)) & frozenset(self.leaves) for name in scope.ranks}
+
+    def run(self) -> Passes:
+        scope = self.scope
+        for var, members in scope.groups:
+            for number in members:
+                self.visit(number, var)
+            # In a loop a state is read before its Einsum is met: once more, until nothing moves.
+            before = None
+            while var and before != (before := [self.time_of(n) for n in members]):
+                for number in members:
+                    self.visit(number, var)
+        live = {n: max(1, (self.latest[n] + 1) // 2) for n in sorted(scope.live)}
+        traverses = frozenset(self.traverses & scope.live)
+        for n in traverses:
+            live[n] = self.latest[n] // 2 + 1
+        count = max((live[n] for n in traverses), default=1)
+        barriers = tuple(self.barriers[n] for n in sorted(self.barriers) if n in scope.live)
+        streams = {tensor: (time.stream + 1) // 2 for tensor, time in self.times.items()}
+        return Passes(self.rank, count, live, traverses, streams, tuple(sorted(barriers, key=lambda b: b.begins)))
+
+    def time_of(self, number: int) -> _Time | None:
+        return self.times.get(self.scope.einsums[number].target.tensor)
+
+    def parts_of(self, rank: str) -> frozenset[str]:
+        """The parts of this analysis's rank that a traversal of ``rank`` covers."""
+        return self.parts[rank]
+
+    def acting(self, number: int) -> dict[str, frozenset[str]]:
+        """The variables that traverse the rank in this Einsum, and the parts each covers."""
+        scope, parts = self.scope, self.parts
+        found = dict[str, frozenset[str]]()
+        for var, ranks in _roles(scope, number).items():
+            covers = frozenset(part for rank in ranks for part in parts[rank])
+            if covers:
+                found[var] = covers
+        if found:
+            return found
+        # A tensor may be traversed by a variable of another rank of the same size.
+        for read in scope.reads[number]:
+            for k, index in enumerate(read.indices):
+                if len(index.terms) == 1:
+                    follows = {scope.shapes[read.tensor][k], *self.follows.get((read.tensor, k), ())}
+                    covers = frozenset(part for rank in follows for part in parts[rank])
+                    if covers:
+                        found[index.terms[0].var] = covers | found.get(index.terms[0].var, frozenset())
+        return found
+
+    def visit(self, number: int, loop: str | None) -> None:
+        einsum = self.scope.einsums[number]
+        acting = self.acting(number)
+        latest, whole, source, operand = 0, 0, None, ""
+        covered: set[str] = set()
+        for read in self.scope.reads[number]:
+            time = self.read_time(read, loop)
+            carried = _covered(index_vars(*read.indices), acting)
+            covered |= carried
+            when = time.stream if carried else time.whole
+            if when > latest:
+                latest, source, operand = when, time.source, read.tensor
+            whole = max(whole, time.whole)
+        self.latest[number] = latest
+        kept = _covered(index_vars(*einsum.target.indices), acting)
+        reduced = _covered(einsum.over, acting) & covered
+        if len(covered) == len(self.leaves):
+            self.traverses.add(number)
+            begins = latest // 2 + 1
+            if latest and latest % 2 == 0 and source is not None:
+                producer = self.scope.einsums[source].target.tensor
+                self.barriers[number] = Barrier(begins, einsum.target.tensor, operand, producer)
+            latest = 2 * begins - 1
+        if reduced and (self.leaves[0] not in kept or self.leaves[0] in reduced):
+            prefix = self.prefix(einsum, acting)
+            ended = latest + latest % 2
+            source = number if ended != latest or source is None else source
+            result = _Time(latest if prefix else ended, ended, source)
+            for place, index in enumerate(einsum.target.indices):
+                if prefix & set(index_vars(index)):
+                    self.follows.setdefault((einsum.target.tensor, place), set()).add(self.rank)
+        else:
+            result = _Time(latest, max(whole, latest if not covered else 0), source)
+            self.follow(einsum, acting)
+        self.store(number, result)
+
+    def read_time(self, read: Access, loop: str | None) -> _Time:
+        previous = is_previous(self.scope, read)
+        if loop is not None and previous and not self.parts_of(self.scope.rank(loop)):
+            # The step before ended before this step's traversal began.
+            return self.starts.get(read.tensor, _Time())
+        return self.times.get(read.tensor, _Time())
+
+    def store(self, number: int, result: _Time) -> None:
+        """Record a tensor's time; a state has two Einsums, and is whole after the last step."""
+        target = self.scope.einsums[number].target
+        place = self.scope.states.get(target.tensor)
+        if place is not None:
+            if not target.indices[place].terms:
+                self.starts[target.tensor] = result
+            elif self.parts_of(self.scope.rank(target.indices[place].terms[0].var)):
+                ended = result.stream + result.stream % 2
+                source = number if ended != result.stream else result.source
+                result = _Time(result.stream, max(ended, result.whole), source)
+            old = self.times.get(target.tensor, _Time())
+            result = max(old, result, key=lambda time: (time.whole, time.stream))
+        self.times[target.tensor] = result
+
+    def follow(self, einsum: Einsum, acting: Mapping[str, frozenset[str]]) -> None:
+        """Remember the positions that carry this rank under another rank's name."""
+        for place, index in enumerate(einsum.target.indices):
+            if len(index.terms) == 1 and index.terms[0].var in acting:
+                self.follows.setdefault((einsum.target.tensor, place), set()).add(self.rank)
+
+    def prefix(self, einsum: Einsum, acting: Mapping[str, frozenset[str]]) -> set[str]:
+        """The kept variables up to which the reduction runs, if a filter (``k <= i``) makes it a prefix."""
+        reduced = {var for var in einsum.over if var in acting}
+
+        def ends(keep: Filter) -> set[str]:
+            small, large = (keep.left, keep.right) if keep.op in ("<", "<=") else (keep.right, keep.left)
+            if keep.op == "==" or set(index_vars(small)) != reduced or set(index_vars(large)) & reduced:
+                return set()
+            return set(index_vars(large)) & set(index_vars(*einsum.target.indices))
+
+        return set[str]().union(*(ends(keep) for keep in einsum.where))
+
+
+def _covered(names: tuple[str, ...], acting: Mapping[str, frozenset[str]]) -> set[str]:
+    """The parts of the rank that some variables run over together."""
+    return {part for var in names if var in acting for part in acting[var]}
+
+
+def _roles(scope: Scope, number: int) -> dict[str, set[str]]:
+    """The ranks each variable of an Einsum stands for: its own, and in ``c*J+j`` the part it takes."""
+    if ("roles", number) not in scope.memo:
+        roles: dict[str, set[str]] = {}
+        for access in (*scope.reads[number], scope.einsums[number].target):
+            for index in access.indices:
+                for term in index.terms:
+                    roles.setdefault(term.var, {scope.rank(term.var)})
+                if len(index.terms) > 1:
+                    for term, part in zip(index.terms, _partition(scope, index), strict=True):
+                        roles[term.var].add(part)
+        scope.memo["roles", number] = roles
+    found: dict[str, set[str]] = scope.memo["roles", number]
+    return found
+
+
+def _partition(scope: Scope, index: Index) -> tuple[str, ...]:
+    """The parts the terms of ``c*J+j`` take, in the partition it follows (the checks found there is one)."""
+    sizes = [scope.same[scope.rank(term.var)] for term in index.terms]
+    return next(parts for parts in scope.parts.values() if [scope.same[part] for part in parts] == sizes)

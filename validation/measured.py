@@ -1,0 +1,172 @@
+"""Measured runs: one schema for every table, each row with its source and method."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from ..errors import InputError, suggest, unknown
+from ..simulator import Conditions, Workload
+from ..simulator.workload import parse_grid
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """One measured attention call.
+
+    Attributes:
+        id: unique in its table. gpu, kernel: keys of a hardware model and a kernel profile. software: what really ran.
+        batch, heads, heads_kv, grid, cached, head_dim, dtype: the workload (see Workload).
+        pattern: pattern text. q_tile, kv_tile: tile shapes, empty for the kernel's default.
+        measures: "kernel" (the attention kernel alone), or "call": what a serving engine's attention call does too:
+            "call+append" writes new keys and values to the cache, "call+append+rope" rotates the queries as well.
+        warm, graph: L2 warm; launched in a CUDA graph.
+        time_s: median seconds. method: how it was measured. source: where the figure is from.
+
+    The rest may be left out of a table, or empty in it:
+        head_dim_v, kv_dtype, kv_grid: as in Workload, where they differ. direction: "fwd", "bwd" or "fwdbwd".
+        config: the kernel's configuration as ``key=value`` words ("BLOCK_M=128 num_warps=8").
+        clock_hz: SM clock while measuring. spread_s: half the distance of the quartiles. samples: runs behind the median.
+    """
+
+    id: str
+    gpu: str
+    kernel: str
+    software: str
+    batch: int
+    heads: int
+    heads_kv: int
+    grid: str
+    cached: int
+    head_dim: int
+    dtype: str
+    pattern: str
+    q_tile: str
+    kv_tile: str
+    measures: str
+    warm: bool
+    graph: bool
+    time_s: float
+    method: str
+    source: str
+    head_dim_v: int | None = None
+    kv_dtype: str = ""
+    kv_grid: str = ""
+    direction: str = "fwd"
+    config: str = ""
+    clock_hz: float | None = None
+    spread_s: float | None = None
+    samples: int | None = None
+
+    @property
+    def workload(self) -> Workload:
+        """The workload of the run."""
+        return Workload(
+            parse_grid(self.grid),
+            self.heads,
+            self.head_dim,
+            batch=self.batch,
+            heads_kv=self.heads_kv,
+            cached=self.cached,
+            dtype=self.dtype,
+            kv_dtype=self.kv_dtype or None,
+            kv_grid=parse_grid(self.kv_grid, "kv grid") if self.kv_grid else None,
+            head_dim_v=self.head_dim_v,
+        )
+
+    @property
+    def conditions(self) -> Conditions:
+        """How the call was run."""
+        return Conditions(self.warm, self.graph, "append" in self.measures, "rope" in self.measures)
+
+
+MEASURES = ("kernel", "call", "call+append", "call+append+rope")
+DIRECTIONS = ("fwd", "bwd", "fwdbwd")
+COLUMNS = tuple(item.name for item in fields(MeasuredRun))
+_REQUIRED = tuple(item.name for item in fields(MeasuredRun) if item.default is MISSING)
+
+
+def load_runs(path: str | Path) -> list[MeasuredRun]:
+    """Read a table of measured runs; all of it or nothing.
+
+    Raises:
+        InputError: no such file, a missing or unknown column, or a bad value, with its line.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = reader.fieldnames or []
+            for name in _REQUIRED:
+                if name not in header:
+                    raise InputError(f"{str(path)!r} has no column {name!r}: expected {', '.join(_REQUIRED)}")
+            for name in header:
+                if name not in COLUMNS:
+                    raise InputError(f"{str(path)!r} has an unknown column {name!r}{suggest(name, COLUMNS)}")
+            return [_run(row, f"{str(path)!r} line {reader.line_num}") for row in reader]
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not a CSV table: {error}") from None
+
+
+def _run(row: dict[str, str], where: str) -> MeasuredRun:
+    values: dict[str, object] = {}
+    for item in fields(MeasuredRun):
+        text = row.get(item.name, "")
+        if text is None:
+            raise InputError(f"{where} is too short: it has no {item.name!r}")
+        kind = str(item.type).removesuffix(" | None")
+        if text == "" and item.default is not MISSING:
+            continue
+        try:
+            values[item.name] = _READ[kind](text)
+        except ValueError:
+            raise InputError(f"{where}: {item.name} {text!r} is not {_KIND[kind]}") from None
+    run = MeasuredRun(**values)  # type: ignore[arg-type]
+    if not (math.isfinite(run.time_s) and run.time_s > 0):
+        raise InputError(f"{where}: time_s {row['time_s']!r} is not a positive time in seconds")
+    for name, known in (("measures", MEASURES), ("direction", DIRECTIONS)):
+        if getattr(run, name) not in known:
+            raise unknown(f"{name} in {where}", getattr(run, name), known)
+    return run
+
+
+def save_runs(path: str | Path, runs: Sequence[MeasuredRun]) -> None:
+    """Write a table of measured runs, whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for run in runs:
+                writer.writerow([_write(getattr(run, name)) for name in COLUMNS])
+        temporary.replace(path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {str(path)!r}: {problem.strerror}") from None
+
+
+def _write(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError
+    return text == "1"
+
+
+_READ: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float, "bool": _flag}
+_KIND = {"int": "a whole number", "float": "a number", "bool": "0 or 1", "str": "text"}
