@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from ..simulator.patterns.dynamic import Dynamic
 from ..simulator.patterns.library import PATTERNS, Entry
 from ..simulator.patterns.picture import picture
 from ..simulator.workload import Grid, Workload, grid_text, parse_grid
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..simulator.patterns.picture import Picture
@@ -48,7 +48,7 @@ def pattern() -> None:
 def list_patterns(as_json: bool) -> None:
     """List every pattern with its parameters and source."""
     if as_json:
-        click.echo(json.dumps([_described(entry) for entry in PATTERNS.values()], indent=2))
+        print_json([_described(entry) for entry in PATTERNS.values()])
         return
     for group, title in GROUPS.items():
         click.secho(f"\n{title}", bold=True)
@@ -107,22 +107,19 @@ def show(
     kv_tile: str | None, png: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show one pattern: density, tiles, bounds, and a picture of tokens or blocks."""
-    try:
-        shown = parse_pattern(text)
-        workload = Workload(
-            _grid(shown, grid), heads, head_dim, kv_grid=None if kv_grid is None else parse_grid(kv_grid, "kv grid")
-        )
-        shown.check(workload)
-        tiles = (_tile(shown, q_tile, "q tile"), _tile(shown, kv_tile, "kv tile"))
-        work = shown.tile_work(workload, *tiles)
-        drawn = None if isinstance(shown, Dynamic) else _drawn(shown, workload, TERMINAL_CELLS)
-        if png is not None:
-            write_png(png, picture(shown, workload, PNG_CELLS), str(shown))
-    except InputError as error:
-        raise click.UsageError(str(error)) from None
+    shown = parse_pattern(text)
+    workload = Workload(
+        _grid(shown, grid), heads, head_dim, kv_grid=None if kv_grid is None else parse_grid(kv_grid, "kv grid")
+    )
+    shown.check(workload)
+    tiles = (_tile(shown, q_tile, "q tile"), _tile(shown, kv_tile, "kv tile"))
+    work = shown.tile_work(workload, *tiles)
+    drawn = None if isinstance(shown, Dynamic) else _drawn(shown, workload, TERMINAL_CELLS)
+    if png is not None:
+        write_png(png, picture(shown, workload, PNG_CELLS), str(shown))
     report = _report(shown, workload, tiles, work)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json([report])
         return
     for key, value in report.items():
         click.echo(f"{key.replace('_', ' '):>22}: {_shown(value)}")

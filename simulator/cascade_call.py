@@ -140,7 +140,7 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     memory_s = np.maximum(dram_s - tiles_s, 0.0)
     parts = {
         "launch": launch_s, "tiles": tiles_s, "schedule": latency_s, "memory": memory_s,
-        "merge": zero, "append": zero, "permute": zero,
+        "merge": zero, "append": zero, "permute": zero, "select": zero,
     }  # fmt: skip
     time_s = launch_s + tiles_s + latency_s + memory_s
     limits = {name: value * per_sm for name, value in cycles.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .tiles import TileWork
+from .patterns.base import Pattern
+from .tiles import TileWork, mean_work
 from .workload import Grid, grid_text
 
 
@@ -121,6 +123,37 @@ class Estimate:
         shown = [f"{name} {seconds_text(value)}" for name, value in self.parts_s.items() if value > 0]
         lines.append(f"  parts     {', '.join(shown)}")
         return "\n".join(lines)
+
+
+def mean_estimate(pattern: Pattern, weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """The mean layer of a schedule: ``weights`` (adding up to 1) of the layers that each estimate is for.
+
+    Times are means over layers; tile counts are rounded means; kernel, tiles and bound are those of the layers that take
+    most of the time, and the notes say what the parts are.
+    """
+    most = max(range(len(estimates)), key=lambda index: weights[index] * estimates[index].time_s)
+    first = estimates[most]
+
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
+
+    parts_s = {name: mean([e.parts_s[name] for e in estimates]) for name in first.parts_s}
+    shown = [
+        f"{weight:.0%} {e.pattern} ({e.kernel}) {seconds_text(e.time_s)}"
+        for weight, e in zip(weights, estimates, strict=True)
+    ]
+    return replace(
+        first,
+        pattern=str(pattern),
+        time_s=math.fsum(parts_s.values()),
+        kernel_time_s=mean([e.kernel_time_s for e in estimates]),
+        time_low_s=mean([e.time_low_s for e in estimates]),
+        time_high_s=mean([e.time_high_s for e in estimates]),
+        parts_s=parts_s,
+        limits_s={name: mean([e.limits_s[name] for e in estimates]) for name in first.limits_s},
+        work=mean_work([e.work for e in estimates], tuple(weights)),
+        notes=(f"Mean of the layers: {', '.join(shown)}.", *first.notes),
+    )
 
 
 def bounds_dict(work: TileWork) -> dict[str, float | None]:

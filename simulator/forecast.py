@@ -35,6 +35,7 @@ class Calls:
         spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
         passes: passes over the keys, each a launch of its own.
         append_bytes: bytes of the new tokens that the same call writes to the cache or rotates (0 for attention alone).
+        select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph.
         visited, full, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
@@ -59,6 +60,7 @@ class Calls:
     spill_bytes: Floats
     passes: Floats
     append_bytes: Floats
+    select_s: Floats
     warm: Floats
     graph: Floats
     visited: Floats
@@ -73,7 +75,8 @@ class Costs:
 
     Attributes:
         time_s: all a user waits for. kernel_s: the attention kernel alone, launch included.
-        parts: seconds by part: launch, the pipes, waiting, tail, memory, merge, append, permute.
+        parts: seconds by part: launch; tiles, the work of the pipes; schedule, latencies and the tail; memory, what DRAM or
+            L2 take beyond that; merge of split keys; append to the KV cache; permute tokens; select blocks.
         limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
     """
@@ -170,6 +173,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
         "merge": merge_s,
         "append": append_s,
         "permute": permute_s,
+        "select": c.select_s,
     }
     per_tile = tiles_visited * head_groups / gpu.sms / clock_hz
     masked_tiles = np.add.reduceat(masked * c.count, c.row) * head_groups / gpu.sms / clock_hz
@@ -177,7 +181,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     limits["mask"] = mask_cycles * masked_tiles
     limits["sm_l2"] = l2_cycles * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
-    return Costs(kernel_s + append_s + permute_s, kernel_s, parts, limits, moved, splits, ctas * splits)
+    return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
 
 def packed_heads(

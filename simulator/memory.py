@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
+from .patterns.base import SelectionCost
 from .tiles import Floats
 
 
@@ -87,6 +88,13 @@ def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats, row_elements: F
     threads = np.clip(row_elements, 32.0, APPEND_THREADS)
     resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
     return dram_seconds(gpu, 2.0 * size_bytes) + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
+
+
+def selection_seconds(gpu: GPU, cost: SelectionCost, tensor_rate: float, launch_s: float) -> float:
+    """Time to choose blocks at run time: its launches, and the longer of its matrix products and its memory traffic."""
+    products_s = cost.flops / (gpu.sms * tensor_rate * gpu.clock_hz * gpu.sustained_clock_fraction)
+    moving_s = cost.bytes / (gpu.dram_bandwidth_bytes_s * gpu.dram_efficiency)
+    return cost.kernels * launch_s + max(products_s, moving_s)
 
 
 # Integer operations per element and axis of PyTorch's strided copy: a division by a constant (multiply high, add, shift),

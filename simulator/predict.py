@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
+from . import memory
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
-from .estimate import Baseline, EndToEnd, Estimate, end_to_end
+from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .profile import KernelProfile, baseline_profile, choose_profile
@@ -77,6 +78,18 @@ def predict(
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     pattern.check(workload)
+    layers = pattern.layers()
+    if len(layers) > 1:
+        options = {
+            "cascade": cascade,
+            "baseline": baseline,
+            "q_tile": q_tile,
+            "kv_tile": kv_tile,
+            "conditions": conditions,
+        }
+        estimates = [predict(workload, part, gpu, kernel, **options) for _, part in layers]  # type: ignore[arg-type]
+        estimate = mean_estimate(pattern, [weight for weight, _ in layers], estimates)
+        return _shared(estimate, attention_share, sparse_share)
     algorithm = cascade_work(cascade) if cascade is not None else None
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
@@ -113,9 +126,7 @@ def predict(
             *(cascade_notes(algorithm) if algorithm is not None else ()),
         ),
     )
-    if attention_share is None:
-        return estimate
-    return replace(estimate, end_to_end=_end_to_end(estimate, attention_share, sparse_share))
+    return _shared(estimate, attention_share, sparse_share)
 
 
 @lru_cache(maxsize=1024)
@@ -219,6 +230,7 @@ def single_call(
         spill_bytes=_one(2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0),
         passes=_one(cascade.key_passes if cascade else 1),
         append_bytes=_one(appended),
+        select_s=_one(_selection_s(gpu, workload, pattern, conditions)),
         warm=_one(conditions.warm_l2),
         graph=_one(conditions.graph),
         visited=work.visited,
@@ -226,6 +238,14 @@ def single_call(
         count=work.count,
         row=np.zeros(1, dtype=np.int64),
     )
+
+
+def _selection_s(gpu: GPU, workload: Workload, pattern: Pattern, conditions: Conditions) -> float:
+    cost = pattern.selection(workload)
+    if cost is None:
+        return 0.0
+    launch_s = gpu.graph_launch_s if conditions.graph else gpu.launch_s
+    return memory.selection_seconds(gpu, cost, tensor_rate(gpu, workload.dtype), launch_s)
 
 
 def _one(value: float) -> Floats:
@@ -281,6 +301,13 @@ def _notes(
     if not work.visited_total:
         notes.append("The pattern keeps no query-key pair.")
     return notes
+
+
+def _shared(estimate: Estimate, attention_share: float | None, sparse_share: float) -> Estimate:
+    """The estimate with the speedup of the whole run, when the share that attention takes of it is known."""
+    if attention_share is None:
+        return estimate
+    return replace(estimate, end_to_end=_end_to_end(estimate, attention_share, sparse_share))
 
 
 def _end_to_end(estimate: Estimate, attention_share: float, sparse_share: float) -> EndToEnd:

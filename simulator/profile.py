@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from ..errors import InputError, unknown
 from ..hwmodels import GPU
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
-from .patterns import KvTiling
 from .tile_operations import TileOperations, library_operations
+from .tiles import KvTiling
 from .workload import Grid
 
 _HERE: Final = Path(__file__).parent

@@ -6,8 +6,10 @@ multiplicity. Nothing here is of the size of the mask, nor, for periodic pattern
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Columns = tuple[Floats, Floats, Floats]  # visited, full, count
+# Where KV tiles begin: on a grid from key 0, or at the first key that a Q tile needs.
+KvTiling = Literal["static", "dynamic"]
 
 # Q tiles looked at together. Bounds memory on very long sequences.
 CHUNK = 1 << 18
@@ -152,6 +156,29 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
         visited[::-1], full[::-1], count[::-1], q_tiles, visited_total, full_total, visited_max, visited_min,
         dense_q_tiles, dense_kv_tiles, pairs, dense_pairs,
     )  # fmt: skip
+
+
+def mean_work(works: list[TileWork], weights: tuple[float, ...]) -> TileWork:
+    """TileWork of a head drawn by weight: the extremes are those of all, totals are rounded means."""
+    shares = [weight / math.fsum(weights) for weight in weights]
+    visited, full = (np.concatenate([getattr(work, name) for work in works]) for name in ("visited", "full"))
+    count = np.concatenate([work.count * share for work, share in zip(works, shares, strict=True)])
+    columns = binned(visited, full, count)
+
+    def mean(name: str) -> int:
+        return round(math.fsum(getattr(work, name) * share for work, share in zip(works, shares, strict=True)))
+
+    return replace(
+        works[0],
+        visited=columns[0][::-1],
+        full=columns[1][::-1],
+        count=columns[2][::-1],
+        visited_total=mean("visited_total"),
+        full_total=mean("full_total"),
+        pairs=mean("pairs"),
+        visited_max=max(work.visited_max for work in works),
+        visited_min=min(work.visited_min for work in works),
+    )
 
 
 def from_rows(visited: Ints, full: Ints, dense_kv_tiles: int, pairs: int, dense_pairs: int) -> TileWork:

@@ -2,7 +2,7 @@
 
 from .band import Band
 from .base import Pattern
-from .neighborhood import KvTiling, Neighborhood
+from .neighborhood import Neighborhood
 from .parse import parse_pattern
 
-__all__ = ["Band", "KvTiling", "Neighborhood", "Pattern", "parse_pattern"]
+__all__ = ["Band", "Neighborhood", "Pattern", "parse_pattern"]

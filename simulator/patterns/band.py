@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tiles import CHUNK, AxisWork, Ints, TileWork, axis_work_of, product
+from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, product
 from ..workload import Grid, Workload
-from .neighborhood import KvTiling
+from .base import PatternBase
 
 if TYPE_CHECKING:
     from .engine import Rule
@@ -21,7 +21,7 @@ UNLIMITED = 2**40  # wider than any sequence, and far from the limits of int64
 
 
 @dataclass(frozen=True)
-class Band:
+class Band(PatternBase):
     """Query at position p attends the keys in [p - left, p + right]: both ends inclusive, as flash-attn's window_size.
 
     Positions are aligned at the end (bottom right): the last query sits at the last key, so that tokens already
@@ -57,10 +57,6 @@ class Band:
 
     def check(self, workload: Workload) -> None:
         """Every band fits every workload."""
-
-    def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
-        """NATTEN does not run bands."""
-        return False
 
     def rule(self, workload: Workload) -> Rule:
         """Which pairs are kept, for pictures and for unions with other patterns."""

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from ..tiles import TileWork
+from ..tiles import KvTiling, TileWork
 from ..workload import Grid, Workload
-from .neighborhood import KvTiling
+
+
+@dataclass(frozen=True)
+class SelectionCost:
+    """What choosing blocks costs before (or beside) the attention kernel, for the whole call: all batches and heads.
+
+    Attributes:
+        flops: operations, a multiply-add counted as two; those of matrix products only.
+        bytes: bytes read and written in global memory.
+        kernels: launches.
+    """
+
+    flops: float
+    bytes: float
+    kernels: int
+
+    def __add__(self, other: SelectionCost) -> SelectionCost:
+        return SelectionCost(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
 
 
 class Pattern(Protocol):
@@ -38,3 +56,27 @@ class Pattern(Protocol):
     def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
         """Whether NATTEN's own rule leaves element masks out; False for patterns it does not run."""
         ...
+
+    def selection(self, workload: Workload) -> SelectionCost | None:
+        """What choosing the pairs costs at run time; None for a pattern known ahead."""
+        ...
+
+    def layers(self) -> tuple[tuple[float, Pattern], ...]:
+        """Weight and pattern of the layers that run one after the other; one of weight 1 unless it is a schedule."""
+        ...
+
+
+class PatternBase:
+    """Base of patterns that are known ahead, run in one launch, and are not NATTEN's."""
+
+    def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
+        """NATTEN does not run it."""
+        return False
+
+    def selection(self, workload: Workload) -> SelectionCost | None:
+        """Nothing is chosen at run time."""
+        return None
+
+    def layers(self: Pattern) -> tuple[tuple[float, Pattern], ...]:
+        """The same in every layer."""
+        return ((1.0, self),)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..tiles import Floats
 from ..workload import Workload
-from .dynamic import Dynamic, SelectionCost, element_bytes, pooled_scores
+from .base import SelectionCost
+from .dynamic import Dynamic, element_bytes, pooled_scores
 from .spec import flag, number, parameter, whole
 
 DENSITY = "share of the keys a row may see that it keeps (measured: take it from your run)"

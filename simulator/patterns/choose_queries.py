@@ -9,7 +9,8 @@ import numpy as np
 
 from ..tiles import Floats
 from ..workload import Workload
-from .dynamic import Dynamic, SelectionCost, available, element_bytes, query_scores
+from .base import SelectionCost
+from .dynamic import Dynamic, available, element_bytes, query_scores
 from .spec import number, parameter, whole
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-import numpy as np
-
 from ...errors import InputError
-from ..tiles import TileWork, binned
+from ..tiles import KvTiling, TileWork, mean_work
 from ..workload import Grid, Workload, parse_int
-from .base import Pattern
+from .base import Pattern, PatternBase, SelectionCost
 from .engine import Combined, Rule, tile_work
-from .neighborhood import KvTiling
 from .sequence import StreamingLlm
 from .spec import Described, Group, number, parameter, whole
 
@@ -51,7 +48,7 @@ def rule_of(pattern: Pattern, workload: Workload) -> Rule:
 
 
 @dataclass(frozen=True)
-class Combination:
+class Combination(PatternBase):
     """Union ("|") or intersection ("&") of patterns, token by token as they lie in memory."""
 
     op: Literal["|", "&"]
@@ -100,7 +97,7 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(PatternBase):
     """Different patterns for different heads of a call, or for different layers of a model.
 
     Attributes:
@@ -120,6 +117,24 @@ class Mixture:
     def parts(self, workload: Workload) -> tuple[tuple[float, Pattern], ...]:
         """Weight and pattern of each part, whatever the workload."""
         return tuple(zip(self.weights, self.patterns, strict=True))
+
+    def layers(self) -> tuple[tuple[float, Pattern], ...]:
+        """The parts, when they are layers; else the mixture itself."""
+        if self.over == "heads":
+            return ((1.0, self),)
+        return tuple(zip((weight / math.fsum(self.weights) for weight in self.weights), self.patterns, strict=True))
+
+    def selection(self, workload: Workload) -> SelectionCost | None:
+        """Mean cost of choosing over the heads: each part chooses for its own share of them."""
+        costs = [(part.selection(workload), weight / math.fsum(self.weights)) for weight, part in self.parts(workload)]
+        chosen = [(cost, share) for cost, share in costs if cost is not None]
+        if not chosen:
+            return None
+        return SelectionCost(
+            flops=math.fsum(cost.flops * share for cost, share in chosen),
+            bytes=math.fsum(cost.bytes * share for cost, share in chosen),
+            kernels=sum(cost.kernels for cost, _ in chosen),
+        )
 
     @property
     def family(self) -> str:
@@ -194,26 +209,3 @@ class MoA(Described):
         """Mean TileWork of a head (see Mixture)."""
         weights, patterns = zip(*self.parts(workload), strict=True)
         return Mixture("heads", weights, patterns).tile_work(workload, q_tile, kv_tile, tiling)
-
-
-def mean_work(works: list[TileWork], weights: tuple[float, ...]) -> TileWork:
-    """TileWork of a head drawn by weight: the extremes are those of all, totals are rounded means."""
-    shares = [weight / math.fsum(weights) for weight in weights]
-    visited, full = (np.concatenate([getattr(work, name) for work in works]) for name in ("visited", "full"))
-    count = np.concatenate([work.count * share for work, share in zip(works, shares, strict=True)])
-    columns = binned(visited, full, count)
-
-    def mean(name: str) -> int:
-        return round(math.fsum(getattr(work, name) * share for work, share in zip(works, shares, strict=True)))
-
-    return replace(
-        works[0],
-        visited=columns[0][::-1],
-        full=columns[1][::-1],
-        count=columns[2][::-1],
-        visited_total=mean("visited_total"),
-        full_total=mean("full_total"),
-        pairs=mean("pairs"),
-        visited_max=max(work.visited_max for work in works),
-        visited_min=min(work.visited_min for work in works),
-    )

@@ -8,6 +8,7 @@ random over the keys it may see, and a share ``alike`` of what neighbouring rows
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -15,34 +16,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..tiles import Floats, Ints, TileWork, binned
+from ..tiles import Floats, Ints, KvTiling, TileWork, binned
 from ..workload import DTYPE_BYTES, Grid, Workload
-from .neighborhood import KvTiling
+from .base import SelectionCost
 from .spec import Described, Group, flag, number, parameter
 
 LEVELS = 8  # rows of equal probability that stand for the spread between rows and heads
 
 
 @dataclass(frozen=True)
-class SelectionCost:
-    """What choosing blocks costs before (or beside) the attention kernel, for the whole call: all batches and heads.
-
-    Attributes:
-        flops: operations, a multiply-add counted as two; those of matrix products only.
-        bytes: bytes read and written in global memory.
-        kernels: launches.
-    """
-
-    flops: float
-    bytes: float
-    kernels: int
-
-    def __add__(self, other: SelectionCost) -> SelectionCost:
-        return SelectionCost(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
-
-
-@dataclass(frozen=True)
-class Dynamic(Described):
+class Dynamic(Described, ABC):
     """Base: a row of ``q_block`` queries keeps blocks of ``k_block`` keys.
 
     Class attributes: q_block, k_block where a subclass has no parameter for them; gathered: kept keys are copied
@@ -56,17 +39,17 @@ class Dynamic(Described):
     spread: float = parameter("standard deviation over mean of what rows and heads keep", number(0, 10, 0.5), 0.0)
     alike: float = parameter("share of what a row keeps that its neighbours keep too", number(0, 1, 0.5), 1.0)
 
+    @abstractmethod
     def blocks(self, workload: Workload) -> tuple[int, int]:
         """Tokens of a Q and of a KV block of the choice."""
-        raise NotImplementedError  # every subclass has its own
 
+    @abstractmethod
     def kept(self, seen: Floats, workload: Workload) -> Floats:
         """Mean number of keys kept by rows that may see so many keys; at most that many."""
-        raise NotImplementedError  # every subclass has its own
 
+    @abstractmethod
     def selection(self, workload: Workload) -> SelectionCost:
         """What choosing costs in this call."""
-        raise NotImplementedError  # every subclass has its own
 
     def check(self, workload: Workload) -> None:
         """Every workload fits."""

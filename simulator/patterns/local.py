@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,9 +42,14 @@ class OnGrid(Static):
         """Tokens that the pattern itself asks for."""
         return self.grid
 
+
+@dataclass(frozen=True)
+class Pieced(OnGrid):
+    """A pattern on a token grid that is a union of products of relations on the axes."""
+
+    @abstractmethod
     def relations(self, shape: Grid) -> tuple[tuple[Relation, ...], ...]:
         """Relations of each piece."""
-        raise NotImplementedError  # every subclass has its own
 
     def rule(self, workload: Workload) -> Rule:
         """Which pairs are kept."""
@@ -77,7 +83,7 @@ def inward(axis: int, length: int, radius: int) -> Interval:
 
 
 @dataclass(frozen=True)
-class Swin(OnGrid):
+class Swin(Pieced):
     """Windows of a grid; shifted ones by the region mask of the cyclic shift, so that no window wraps around."""
 
     name: ClassVar[str] = "swin"
@@ -100,7 +106,7 @@ class Swin(OnGrid):
 
 
 @dataclass(frozen=True)
-class Blocked(OnGrid):
+class Blocked(Pieced):
     """Blocks of a grid: the block step of MaxViT, the windows of DaViT."""
 
     name: ClassVar[str] = "blocked"
@@ -125,7 +131,7 @@ class DaVit(Blocked):
 
 
 @dataclass(frozen=True)
-class MaxVit(OnGrid):
+class MaxVit(Pieced):
     """MaxViT's two steps: blocks, and the sparse grid of as many tokens spread evenly over each axis."""
 
     name: ClassVar[str] = "maxvit"
@@ -150,7 +156,7 @@ def _every(axis: int, length: int, step: int) -> Shift:
 
 
 @dataclass(frozen=True)
-class Axial(OnGrid):
+class Axial(Pieced):
     """Attention along axes of the grid."""
 
     name: ClassVar[str] = "axial"
@@ -180,7 +186,7 @@ def _same(axis: int, length: int) -> Shift:
 
 
 @dataclass(frozen=True)
-class FreeSwim(OnGrid):
+class FreeSwim(Pieced):
     """FreeSwim's inward sliding window: all frames, and in each a window that is moved inwards at the borders."""
 
     name: ClassVar[str] = "freeswim"

@@ -16,19 +16,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import InputError
-from ..tiles import CHUNK, AxisWork, Ints, TileWork, axis_work_of, product
+from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, product
 from ..workload import Grid, Workload, grid_text
+from .base import PatternBase
 
 if TYPE_CHECKING:
     from .engine import Rule
     from .relations import Interval
-
-KvTiling = Literal["static", "dynamic"]
 
 
 def window_start(i: Ints, length: int, window: int, stride: int, causal: bool) -> Ints:
@@ -99,7 +98,7 @@ def axis_work(
 
 
 @dataclass(frozen=True)
-class Neighborhood:
+class Neighborhood(PatternBase):
     """Neighborhood attention: the pattern of ``na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0``.
 
     Attributes:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ...errors import InputError, unknown
-from ..tiles import TileWork
+from ..tiles import KvTiling, TileWork
 from ..workload import Grid, Workload, grid_text, parse_grid, parse_int
+from .base import PatternBase
 from .engine import Rule, tile_work
-from .neighborhood import KvTiling
 from .tokens import Layout, Segment, check_order, layout_text
 
 Read = Callable[[str, str], Any]  # (text, key) -> value; raises InputError
@@ -116,7 +117,7 @@ def parameters(cls: type[Any]) -> tuple[Parameter, ...]:
 
 
 @dataclass(frozen=True)
-class Described:
+class Described(PatternBase):
     """Base of the patterns of the library: fields made by ``parameter``, texts that name what they are.
 
     Class attributes: name in the text, group it is listed in, one-line description, source (paper and code).
@@ -156,18 +157,14 @@ class Described:
         """Tiles are runs of tokens in the order of memory."""
         return 1
 
-    def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
-        """NATTEN does not run these patterns."""
-        return False
-
 
 @dataclass(frozen=True)
-class Static(Described):
+class Static(Described, ABC):
     """A pattern known before the call: its rule gives exact tiles."""
 
+    @abstractmethod
     def rule(self, workload: Workload) -> Rule:
         """Which pairs are kept. Raises InputError, quoting the pattern, unless it fits the workload."""
-        raise NotImplementedError  # every subclass has its own
 
     def check(self, workload: Workload) -> None:
         """Raise InputError, quoting the pattern, unless it fits the workload."""

@@ -179,6 +179,35 @@ def test_advice_finds_the_tiles_and_strides_that_need_no_mask():
         assert "no masks" in sentence
 
 
+def test_choosing_blocks_is_charged():
+    workload = Workload(32768, 32, 128)
+    chosen = predict(workload, "sparge density=0.3", "h100")
+    assert chosen.parts_s["select"] > load_gpu("h100").launch_s
+    assert chosen.time_s - chosen.kernel_time_s == pytest.approx(chosen.parts_s["select"])
+    assert predict(workload, "causal", "h100").parts_s["select"] == 0
+
+
+def test_a_schedule_of_layers_is_the_mean_of_their_times():
+    workload = Workload(32768, 32, 128)
+    dense, window = (predict(workload, text, "h100") for text in ("dense", "window left=1023 right=0"))
+    both = predict(workload, "layers 12*dense + 48*window left=1023 right=0", "h100", attention_share=0.5)
+    assert both.time_s == pytest.approx(0.2 * dense.time_s + 0.8 * window.time_s)
+    assert both.time_s == math.fsum(both.parts_s.values())
+    assert "20% dense" in both.notes[0]
+    assert both.end_to_end is not None
+    assert both.end_to_end.speedup == pytest.approx(end_to_end(both.speedup, 0.5, 1.0))
+
+
+def test_heads_of_a_mixture_share_a_launch():
+    workload = Workload(32768, 32, 128)
+    causal, window = (predict(workload, text, "h100", "flex") for text in ("causal", "window left=1023 right=0"))
+    both = predict(workload, "heads 8*causal + 24*window left=1023 right=0", "h100", "flex")
+    assert both.parts_s["launch"] == causal.parts_s["launch"]
+    assert both.parts_s["tiles"] == pytest.approx(
+        0.25 * causal.parts_s["tiles"] + 0.75 * window.parts_s["tiles"], rel=1e-3
+    )
+
+
 def test_a_tensor_that_does_not_fit_is_said():
     estimate = predict(Workload(2**28, 32, 128), "window left=1023 right=0", "h100")
     assert any("GB; h100 has 80 GB" in note for note in estimate.notes)
