@@ -1,0 +1,5 @@
+"""``python -m attncast``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""How fast the forecaster is: medians over repeated runs, and peak memory. ``python benchmarks/speed.py``.
+
+Caches are emptied or sidestepped (each run has a shape of its own), so that the figures are those of a first call.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+
+from attncast import Workload, parse_pattern, predict
+from attncast.hwmodels import load_gpu
+from attncast.simulator.batch import band_classes
+from attncast.simulator.forecast import Calls, forecast
+from attncast.simulator.patterns.band import UNLIMITED
+from attncast.simulator.patterns.neighborhood import axis_work
+from attncast.simulator.profile import load_profile
+
+GNA = "na window=18x24x24 stride=16x8x8"
+
+
+def median_ms(run: Callable[[int], object], times: int) -> float:
+    """Median milliseconds of ``run(i)`` for i = 0, 1, ..."""
+    taken = []
+    for i in range(times):
+        start = time.perf_counter()
+        run(i)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken) * 1e3
+
+
+def count_tiles(_: int) -> None:
+    """Exact tiles of 115,200 tokens in 3-D."""
+    axis_work.cache_clear()
+    parse_pattern("na window=18x24x24").tile_work(Workload("30x48x80", 24, 128), (4, 8, 8), (2, 8, 8))
+
+
+def predict_once(i: int) -> None:
+    """A prediction, baseline included, of a shape not seen before."""
+    axis_work.cache_clear()
+    predict(Workload((30, 48, 80 + i), 24, 128, dtype="fp16"), GNA, "h100")
+
+
+def sweep(calls: int = 100_000) -> None:
+    """Causal attention: every combination drawn of length, batch, heads and tile shape, in one vectorised call."""
+    rng = np.random.default_rng(0)
+    gpu = load_gpu("h100")
+    profile = load_profile("triton", gpu)
+    pick = lambda values: rng.choice(values, calls)  # noqa: E731
+    queries, tile_q, tile_kv = pick([1024, 2048, 4096, 8192, 16384]), pick([64, 128, 256]), pick([32, 64, 128])
+    visited, full, count, row = band_classes(queries, queries, np.int64(UNLIMITED), np.int64(0), tile_q, tile_kv)
+    full_like = lambda value: np.full(calls, float(value))  # noqa: E731
+    costs = forecast(
+        gpu,
+        profile,
+        Calls(
+            batch=pick([1.0, 2.0, 4.0, 8.0]),
+            heads=full_like(32),
+            kv_heads=pick([4.0, 8.0, 32.0]),
+            queries=queries.astype(float),
+            keys=queries.astype(float),
+            dim=pick([64.0, 128.0]),
+            dim_v=full_like(128),
+            query_bytes=full_like(2),
+            kv_bytes=full_like(2),
+            tensor_rate=full_like(gpu.tensor_flops_per_clock_per_sm["bf16"]),
+            tile_q=tile_q.astype(float),
+            tile_kv=tile_kv.astype(float),
+            axes=full_like(1),
+            mask_all=full_like(0),
+            permute_axes=full_like(0),
+            append_bytes=full_like(0),
+            warm=full_like(1),
+            graph=full_like(0),
+            visited=visited,
+            full=full,
+            count=count,
+            row=row,
+        ),
+    )
+    assert costs.time_s.shape == (calls,)
+
+
+def process(_: int) -> None:
+    """``attncast predict`` as a user runs it."""
+    command = [sys.executable, "-m", "attncast", "predict", "-g", "b200,h100", "-i", "30x48x80", "-n", "24", "-d", "128",
+               "--dtype", "fp16", "-p", GNA]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def peak_mb(tokens: int, pattern: str) -> float:
+    """Peak memory of one prediction, in MB, as Python's allocator sees it (numpy included)."""
+    tracemalloc.start()
+    predict(Workload(tokens, 1, 128), pattern, "h100", "triton")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def main() -> None:
+    """Print the table."""
+    predict_once(0)  # the first call reads the TOML files
+    rows = [
+        ("tile counts, 30x48x80 in 3-D", median_ms(count_tiles, 200), "ms", "5"),
+        ("predict(), baseline included, new shape", median_ms(predict_once, 300), "ms", "1"),
+        ("100,000 configurations in one call", median_ms(lambda _: sweep(), 5), "ms", "1000"),
+        ("attncast predict, whole process", median_ms(process, 9), "ms", "500"),
+        ("peak memory, causal, 2^31 - 1 tokens", peak_mb(2**31 - 1, "causal"), "MB", "200"),
+        ("peak memory, na window=4097, 2^31 - 1 tokens", peak_mb(2**31 - 1, "na window=4097"), "MB", "200"),
+    ]
+    print("| what | median | target |\n|---|---:|---:|")
+    for name, value, unit, target in rows:
+        print(f"| {name} | {value:,.2f} {unit} | under {target} {unit} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""``attncast predict``."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from ..errors import InputError
+from ..hwmodels import load_gpu
+from ..simulator import Conditions, Estimate, Workload, parse_pattern
+from ..simulator import predict as forecast
+from ..simulator.advice import advice
+from ..simulator.estimate import seconds_text
+from ..simulator.workload import grid_text, parse_grid
+from .options import grid_option, json_option, keys_options, pattern_option
+from .output import print_json, print_table
+
+
+@click.command()
+@click.option("-g", "--gpu", "gpus", required=True, metavar="NAME[,NAME...]", help="GPUs, or TOML files of your own.")
+@grid_option
+@click.option("-n", "--heads", type=int, required=True, help="Query heads.")
+@click.option("-d", "--head-dim", type=int, required=True, help="Head dimension.")
+@click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
+@click.option("--heads-kv", type=int, help="Key/value heads (GQA, MQA); as many as query heads when left out.")
+@click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
+@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@click.option("--kv-dtype", help="Dtype of the stored keys and values, when it differs.")
+@pattern_option
+@keys_options
+@click.option(
+    "-k", "--kernel", default="auto", show_default=True, help="Kernel profile; auto: what users of the GPU run."
+)
+@click.option("--baseline", metavar="KERNEL", help="Dense kernel to compare with; the GPU's best when left out.")
+@click.option(
+    "--q-tile", metavar="TILE", help="Q tile, tokens per axis, e.g. 4x8x8; the kernel's default when left out."
+)
+@click.option("--kv-tile", metavar="TILE", help="KV tile, tokens per axis.")
+@click.option(
+    "--attention-share", type=float, help="Share of the whole run that dense attention takes: end-to-end speedup."
+)
+@click.option("--sparse-share", type=float, help="Share of the run's steps that use the pattern; all when left out.")
+@click.option("--graph", is_flag=True, help="Launched inside a CUDA graph.")
+@click.option("--cold", is_flag=True, help="The L2 holds nothing of the call's tensors.")
+@click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
+@click.option("--rope", "rotates", is_flag=True, help="As --append, and the same pass rotates the queries.")
+@json_option
+def predict(
+    gpus: str,
+    grid: str,
+    heads: int,
+    head_dim: int,
+    batch: int,
+    heads_kv: int | None,
+    head_dim_v: int | None,
+    dtype: str,
+    kv_dtype: str | None,
+    pattern: str,
+    kv_grid: str | None,
+    cached: int,
+    kernel: str,
+    baseline: str | None,
+    q_tile: str | None,
+    kv_tile: str | None,
+    attention_share: float | None,
+    sparse_share: float | None,
+    graph: bool,
+    cold: bool,
+    appends: bool,
+    rotates: bool,
+    as_json: bool,
+) -> None:
+    """Forecast the time of one attention call, its speedup over dense, and what bounds it.
+
+    \b
+    Examples:
+      attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 -p "na window=18x24x24 stride=16x8x8"
+      attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal
+      attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --json
+    """
+    if sparse_share is not None and attention_share is None:
+        raise InputError(
+            f"sparse share {sparse_share:g} was given without an attention share: expected both, or neither"
+        )
+    names = [name.strip() for name in gpus.split(",")]
+    if not all(names):
+        raise InputError(f"GPU list {gpus!r} has an empty name: expected names joined by commas, e.g. b200,h100")
+    workload = Workload(
+        grid=parse_grid(grid),
+        heads=heads,
+        head_dim=head_dim,
+        batch=batch,
+        heads_kv=heads_kv,
+        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
+        cached=cached,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        head_dim_v=head_dim_v,
+    )
+    conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
+    wanted = parse_pattern(pattern)
+    models = [load_gpu(name) for name in names]
+    estimates = [
+        forecast(
+            workload,
+            wanted,
+            gpu,
+            kernel,
+            baseline=baseline,
+            q_tile=q_tile,
+            kv_tile=kv_tile,
+            attention_share=attention_share,
+            sparse_share=1.0 if sparse_share is None else sparse_share,
+            conditions=conditions,
+        )
+        for gpu in models
+    ]
+    sentences = [
+        advice(estimate, workload, wanted, gpu, conditions) for estimate, gpu in zip(estimates, models, strict=True)
+    ]
+    if as_json:
+        print_json([{**e.to_dict(), "advice": sentence} for e, sentence in zip(estimates, sentences, strict=True)])
+        return
+    _print_summary(estimates)
+    for estimate, sentence in zip(estimates, sentences, strict=True):
+        click.echo()
+        _print_detail(estimate, sentence)
+
+
+def _print_summary(estimates: list[Estimate]) -> None:
+    header = ["GPU", "kernel", "time", "80% interval", "baseline", "speedup", "bound by"]
+    rows = [
+        [
+            e.gpu,
+            e.kernel,
+            seconds_text(e.time_s),
+            f"{seconds_text(e.time_low_s)} - {seconds_text(e.time_high_s)}",
+            f"{e.baseline.kernel} {seconds_text(e.baseline.time_s)}",
+            f"{e.speedup:.2f}x",
+            e.bound_by,
+        ]
+        for e in estimates
+    ]
+    if estimates[0].end_to_end is not None:
+        header.append("end to end")
+        for row, e in zip(rows, estimates, strict=True):
+            assert e.end_to_end is not None
+            row.append(f"{e.end_to_end.speedup:.2f}x")
+    print_table(header, rows, title=estimates[0].pattern)
+
+
+def _print_detail(e: Estimate, sentence: str) -> None:
+    work = e.work
+    click.echo(f"{e.gpu}: {e.title}, tiles {grid_text(e.q_tile)} | {grid_text(e.kv_tile)}")
+    click.echo(
+        f"  bounds    FLOPs {_times(work.bound_flop)}, tiles mean {_times(work.bound_tiles_mean)}, "
+        f"tiles max {_times(work.bound_tiles_max)}"
+    )
+    if e.end_to_end is not None:
+        click.echo(
+            f"  whole run {e.end_to_end.speedup:.2f}x (bounds: FLOPs {e.end_to_end.bound_flop:.2f}x, "
+            f"tiles max {e.end_to_end.bound_tiles_max:.2f}x)"
+        )
+    click.echo(
+        f"  tiles     {work.visited_total:,} visited of {work.dense_q_tiles * work.dense_kv_tiles:,}, "
+        f"{work.full_total:,} full; {work.visited_min:,} to {work.visited_max:,} for each of {work.q_tiles:,} Q tiles"
+    )
+    parts = [f"{name} {seconds_text(value)} ({value / e.time_s:.0%})" for name, value in e.parts_s.items() if value > 0]
+    click.echo(f"  time      {', '.join(parts)}")
+    for note in e.notes:
+        click.echo(f"  note      {note}")
+    click.echo(f"  faster    {sentence}")
+
+
+def _times(bound: float) -> str:
+    return f"{bound:.2f}x" if math.isfinite(bound) else "no pairs"

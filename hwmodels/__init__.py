@@ -1,0 +1,6 @@
+"""The GPUs attncast knows: one TOML file each, every figure with its unit, source and kind."""
+
+from .gpu import GPU, Figure
+from .load import gpu_names, load_gpu
+
+__all__ = ["GPU", "Figure", "gpu_names", "load_gpu"]

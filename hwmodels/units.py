@@ -1,0 +1,59 @@
+"""The one table of units a hardware file may use, and the one place where they are converted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import InputError, suggest
+
+# Unit as written -> (dimension, factor to the dimension's base unit). A unit converts only within its
+# dimension. KiB and MiB are powers of 1024, GB and TB powers of 1000, as datasheets use them.
+UNITS: Final[dict[str, tuple[str, float]]] = {
+    "1": ("number", 1.0),
+    "Hz": ("frequency", 1.0),
+    "MHz": ("frequency", 1e6),
+    "GHz": ("frequency", 1e9),
+    "B": ("bytes", 1.0),
+    "KiB": ("bytes", 2.0**10),
+    "MiB": ("bytes", 2.0**20),
+    "GiB": ("bytes", 2.0**30),
+    "MB": ("bytes", 1e6),
+    "GB": ("bytes", 1e9),
+    "B/s": ("bandwidth", 1.0),
+    "GB/s": ("bandwidth", 1e9),
+    "TB/s": ("bandwidth", 1e12),
+    "FLOP/s": ("tensor throughput", 1.0),
+    "TFLOP/s": ("tensor throughput", 1e12),
+    "PFLOP/s": ("tensor throughput", 1e15),
+    "s": ("time", 1.0),
+    "ms": ("time", 1e-3),
+    "us": ("time", 1e-6),
+    "ns": ("time", 1e-9),
+    "W": ("power", 1.0),
+    "kW": ("power", 1e3),
+    "cycle": ("cycles", 1.0),
+    "FLOP/clk/SM": ("tensor rate", 1.0),
+    "op/clk/SM": ("operation rate", 1.0),
+    "FMA/clk/SM": ("FMA rate", 1.0),
+    "B/clk/SM": ("bytes per clock", 1.0),
+    "CTA/clk": ("dispatch rate", 1.0),
+}
+
+
+def units_of(dimension: str) -> list[str]:
+    """The units that measure ``dimension``, as a file may write them."""
+    return [unit for unit, (measured, _) in UNITS.items() if measured == dimension]
+
+
+def to_base(value: float, unit: str, dimension: str, where: str) -> float:
+    """Convert ``value`` from ``unit`` to the base unit of ``dimension``.
+
+    ``where`` opens the error message. Raises InputError for an unknown unit or one of another dimension.
+    """
+    measured, factor = UNITS.get(unit, ("", 0.0))
+    if measured == dimension:
+        return value * factor
+    wanted = ", ".join(units_of(dimension))
+    if not measured:
+        raise InputError(f"{where}: unknown unit {unit!r}, expected one of {wanted}{suggest(unit, UNITS)}")
+    raise InputError(f"{where}: unit {unit!r} measures {measured}, expected {dimension} ({wanted})")

@@ -1,0 +1,112 @@
+"""What would make a call faster, in one sentence: a tile or stride that avoids masks, or what bounds it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..hwmodels import GPU
+from .batch import stack
+from .estimate import Estimate, seconds_text
+from .forecast import Calls, forecast
+from .patterns import Neighborhood, Pattern
+from .predict import DEFAULT_CONDITIONS, Conditions, single_call
+from .profile import KernelProfile, load_profile
+from .workload import Grid, Workload, grid_text
+
+WORTH_SAYING = 0.97  # of the present time: a smaller gain is within what the model cannot tell apart
+MAX_CANDIDATES = 600
+
+BY_BOUND = {
+    "launch": "Launching takes most of the time: give each call more work, or launch it in a CUDA graph.",
+    "latency": "Memory latency and the last wave decide: more, smaller CTAs (a smaller Q tile, more KV splits) would help.",
+    "dram": "DRAM bandwidth decides: only fewer bytes help (fewer key/value heads, a narrower KV dtype).",
+    "l2": "L2 bandwidth decides: a larger Q tile reads each key fewer times.",
+    "sm_l2": "Each SM's path to the L2 decides: a larger Q tile reads each key fewer times.",
+    "tensor": "The tensor cores decide, and no tile is wasted on masks: only fewer tiles, or a narrower dtype, help.",
+    "exp": "The exponential unit decides: computing part of the exponentials on the FMA pipe would help.",
+    "smem": "Shared-memory bandwidth decides: a larger Q tile per MMA operand read would help.",
+    "alu": "The integer and compare pipe decides: a kernel that forms addresses ahead of time would help.",
+    "fp32": "The fp32 pipe decides: fewer rescalings of the accumulator (larger KV tiles) would help.",
+    "mask": "Masking decides, and no stride or tile of this kernel avoids it for this window.",
+}
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another way to run the same window, and its forecast."""
+
+    pattern: Neighborhood
+    q_tile: Grid
+    kv_tile: Grid
+    time_s: float
+    masked: bool
+
+
+def advice(
+    estimate: Estimate, workload: Workload, pattern: Pattern, gpu: GPU, conditions: Conditions = DEFAULT_CONDITIONS
+) -> str:
+    """One sentence on what would make the estimated call faster. The arguments are those of the prediction."""
+    profile = load_profile(estimate.kernel, gpu)
+    if isinstance(pattern, Neighborhood):
+        found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
+        same_pattern = [choice for choice in found if choice.pattern == pattern]
+        for choices in (same_pattern, found):
+            best = min(choices, key=lambda choice: choice.time_s, default=None)
+            if best is not None and best.time_s < WORTH_SAYING * estimate.time_s:
+                return _sentence(estimate, pattern, best)
+    permute = estimate.parts_s["permute"]
+    if permute > 0.2 * estimate.time_s:
+        return (
+            f"Permuting tokens takes {seconds_text(permute)} of {seconds_text(estimate.time_s)}: keep them in tile order "
+            "from one layer to the next."
+        )
+    return BY_BOUND[estimate.bound_by]
+
+
+def _sentence(estimate: Estimate, pattern: Neighborhood, best: Alternative) -> str:
+    changes = []
+    if best.pattern.stride != pattern.stride:
+        changes.append(f"stride {grid_text(best.pattern.stride)}")
+    if (best.q_tile, best.kv_tile) != (estimate.q_tile, estimate.kv_tile):
+        changes.append(f"tiles {grid_text(best.q_tile)} | {grid_text(best.kv_tile)}")
+    masks = "fewer tiles" if best.masked else "no masks"
+    return (
+        f"With {' and '.join(changes)} the same window needs {masks}: {seconds_text(best.time_s)} instead of "
+        f"{seconds_text(estimate.time_s)} ({estimate.time_s / best.time_s:.2f}x)."
+    )
+
+
+def alternatives(
+    gpu: GPU,
+    profile: KernelProfile,
+    workload: Workload,
+    pattern: Neighborhood,
+    tiles: tuple[Grid, Grid],
+    conditions: Conditions,
+) -> list[Alternative]:
+    """Forecasts of the same window with other strides and the tiles that the kernel offers, in one vectorised call."""
+    shapes = [(choice.q, choice.kv) for choice in profile.alternatives(pattern.tile_axes, workload.head_dim)]
+    if tiles not in shapes:
+        shapes.append(tiles)
+    candidates: list[tuple[Neighborhood, tuple[Grid, Grid]]] = []
+    for shape in shapes:
+        axes = zip(pattern.window, pattern.stride, shape[0], strict=True)
+        strides = [sorted({s, w, *(t for t in (tq, 2 * tq) if t <= w)}) for w, s, tq in axes]
+        candidates += [(replace(pattern, stride=stride), shape) for stride in itertools.product(*strides)]
+    candidates = candidates[:MAX_CANDIDATES]
+    calls: list[Calls] = []
+    masked = []
+    for other, shape in candidates:
+        work = other.tile_work(workload, *shape, profile.kv_tiling)
+        calls.append(single_call(gpu, profile, workload, other, shape, work, conditions))
+        masked.append(work.needs_mask)
+    costs = forecast(gpu, profile, stack(calls))
+    return [
+        Alternative(other, *shape, float(time_s), mask)
+        for (other, shape), time_s, mask in zip(candidates, np.atleast_1d(costs.time_s), masked, strict=True)
+        if math.isfinite(time_s)
+    ]

@@ -1,0 +1,153 @@
+"""The result of a prediction: seconds, an interval, what bounds it, and the parts, which add up exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .tiles import TileWork
+from .workload import Grid, grid_text
+
+
+def end_to_end(speedup: float, attention_share: float, sparse_share: float) -> float:
+    """Speedup of a whole run in which attention takes a share f of the time and is sparse in a share p of the steps.
+
+    Amdahl's law: 1 / (1 - f p + f p / S).
+    """
+    touched = attention_share * sparse_share
+    return 1.0 / (1.0 - touched + touched / speedup)
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """Speedups of a whole run: predicted, and with the pattern's bounds in place of the prediction."""
+
+    attention_share: float
+    sparse_share: float
+    speedup: float
+    bound_flop: float
+    bound_tiles_max: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The dense kernel that a pattern is compared with, on the same GPU."""
+
+    kernel: str
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A forecast of one attention call on one GPU with one kernel. Prints itself.
+
+    Attributes:
+        gpu, kernel, title: keys of the GPU and the kernel profile, and the profile's own name for this GPU.
+        pattern: as text. q_tile, kv_tile: tokens per axis.
+        time_s: all a user waits for; ``math.fsum(parts_s.values())``.
+        kernel_time_s: the attention kernel alone, without token permutation and other extra passes.
+        time_low_s, time_high_s: 80% interval of time_s.
+        parts_s: seconds by part (see Costs.parts). limits_s: seconds that each resource alone would take.
+        bound_by: the resource that decides.
+        work: the tiles. splits: parts that the keys are cut into.
+        notes: what the user should know, one sentence each.
+    """
+
+    gpu: str
+    kernel: str
+    title: str
+    pattern: str
+    q_tile: Grid
+    kv_tile: Grid
+    time_s: float
+    kernel_time_s: float
+    time_low_s: float
+    time_high_s: float
+    parts_s: dict[str, float]
+    limits_s: dict[str, float]
+    bound_by: str
+    work: TileWork
+    splits: int
+    baseline: Baseline
+    end_to_end: EndToEnd | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def speedup(self) -> float:
+        """Time of the baseline over this time."""
+        return self.baseline.time_s / self.time_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of one result."""
+        work = self.work
+        result: dict[str, Any] = {
+            "gpu": self.gpu,
+            "kernel": self.kernel,
+            "kernel_title": self.title,
+            "pattern": self.pattern,
+            "q_tile": grid_text(self.q_tile),
+            "kv_tile": grid_text(self.kv_tile),
+            "time_s": self.time_s,
+            "kernel_time_s": self.kernel_time_s,
+            "time_low_s": self.time_low_s,
+            "time_high_s": self.time_high_s,
+            "baseline_kernel": self.baseline.kernel,
+            "baseline_time_s": self.baseline.time_s,
+            "speedup": self.speedup,
+            "bounds": bounds_dict(work),
+            "tiles": tiles_dict(work),
+            "bound_by": self.bound_by,
+            "parts_s": self.parts_s,
+            "limits_s": self.limits_s,
+            "kv_splits": self.splits,
+            "notes": list(self.notes),
+        }
+        if self.end_to_end is not None:
+            result["end_to_end"] = {
+                "speedup": self.end_to_end.speedup,
+                "bound_flop": self.end_to_end.bound_flop,
+                "bound_tiles_max": self.end_to_end.bound_tiles_max,
+            }
+        return result
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.pattern} on {self.gpu} with {self.title} (tiles {grid_text(self.q_tile)} | {grid_text(self.kv_tile)})",
+            f"  time      {seconds_text(self.time_s)}  (80%: {seconds_text(self.time_low_s)} to "
+            f"{seconds_text(self.time_high_s)}), bound by {self.bound_by}",
+            f"  speedup   {self.speedup:.2f}x over {self.baseline.kernel} dense, {seconds_text(self.baseline.time_s)}",
+        ]
+        shown = [f"{name} {seconds_text(value)}" for name, value in self.parts_s.items() if value > 0]
+        lines.append(f"  parts     {', '.join(shown)}")
+        return "\n".join(lines)
+
+
+def bounds_dict(work: TileWork) -> dict[str, float | None]:
+    """Speedup bounds of a pattern over dense; None where nothing is attended at all."""
+    bounds = {"flop": work.bound_flop, "tiles_mean": work.bound_tiles_mean, "tiles_max": work.bound_tiles_max}
+    return {name: value if math.isfinite(value) else None for name, value in bounds.items()}
+
+
+def tiles_dict(work: TileWork) -> dict[str, int]:
+    """Tile counts of one head of one sequence."""
+    return {
+        "q_tiles": work.q_tiles,
+        "visited": work.visited_total,
+        "full": work.full_total,
+        "max_per_q_tile": work.visited_max,
+        "min_per_q_tile": work.visited_min,
+    }
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds with a fitting unit, three significant digits: ``13.4 ms``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{_three_digits(seconds / scale)} {unit}"
+    return f"{_three_digits(seconds / 1e-9)} ns"
+
+
+def _three_digits(value: float) -> str:
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}"

@@ -1,0 +1,102 @@
+"""Memory model: bytes that must move, bytes issued, and the floors that DRAM and L2 set.
+
+All functions take scalars or arrays; arrays broadcast. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..hwmodels import GPU
+from .tiles import Floats
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one call.
+
+    Attributes:
+        unique_bytes: Q, K, V and O, each once: what a perfect kernel moves.
+        issued_bytes: what CTAs ask of the L2.
+        dram_bytes: what reaches DRAM.
+    """
+
+    unique_bytes: Floats
+    issued_bytes: Floats
+    dram_bytes: Floats
+
+
+def traffic(
+    gpu: GPU,
+    query_bytes: Floats,
+    output_bytes: Floats,
+    kv_head_bytes: Floats,
+    kv_heads: Floats,
+    ctas_per_kv_head: Floats,
+    kv_issued_bytes: Floats,
+    warm: Floats,
+) -> Traffic:
+    """Traffic of a call.
+
+    Args:
+        query_bytes, output_bytes: Q and O of the whole call.
+        kv_head_bytes: keys and values of one head of one sequence that are read at all.
+        kv_heads: key/value heads times sequences.
+        ctas_per_kv_head: CTAs that read the same keys and values.
+        kv_issued_bytes: K and V bytes asked for by all CTAs (and accumulators kept in memory).
+        warm: 1 when the call follows itself on the same tensors, so that what fits the L2 is there already; else 0.
+
+    CTAs of one head run together and stream its keys in step: they miss once for each group of SMs that is in step,
+    unless the heads in flight fit the L2 together, and then every byte misses once.
+    """
+    unique_kv = kv_head_bytes * kv_heads
+    heads_in_flight = np.minimum(np.maximum(1.0, gpu.sms / ctas_per_kv_head), kv_heads)
+    fits = heads_in_flight * kv_head_bytes <= gpu.l2_effective_bytes
+    rounds = np.where(fits, 1.0, np.maximum(1.0, ctas_per_kv_head / gpu.sms))
+    dram_kv = np.minimum(unique_kv * rounds, np.maximum(kv_issued_bytes, unique_kv))
+    unique = query_bytes + output_bytes + unique_kv
+    dram = query_bytes + output_bytes + dram_kv
+    resident = np.minimum(1.0, np.maximum(0.0, 2.0 - unique / gpu.l2_effective_bytes)) * warm
+    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * (1.0 - resident))
+
+
+def dram_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
+    """Time to move bytes between DRAM and the SMs at the bandwidth that kernels achieve."""
+    return size_bytes / (gpu.dram_bandwidth_bytes_s * gpu.dram_efficiency)
+
+
+def l2_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
+    """Time to move bytes between the L2 and the SMs."""
+    return size_bytes / gpu.l2_bandwidth_bytes_s
+
+
+APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA of up to 512 threads for each token
+
+
+def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats) -> Floats:
+    """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
+
+    Bytes are read and written once. One CTA for each token looks its slot up before it copies: two memory latencies,
+    hidden by as many CTAs as an SM holds.
+    """
+    resident = gpu.sms * max(1, gpu.max_threads_per_sm // APPEND_THREADS)
+    return dram_seconds(gpu, 2.0 * size_bytes) + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
+
+
+# Integer operations per element and axis of PyTorch's strided copy: a division by a constant (multiply high, add, shift),
+# a multiply and subtract for the remainder, and a multiply-add of the stride, once each for source and destination.
+COPY_INTEGER_OPS_PER_AXIS = 6.0
+
+
+def permute_seconds(gpu: GPU, elements: Floats, element_bytes: Floats, axes: Floats) -> Floats:
+    """Time of one token permutation (a strided copy in PyTorch): limited by DRAM, or by computing addresses.
+
+    Each token axis becomes two (tile, offset), and batch, head and head dim stay: ``2 * axes + 2`` axes to divide by
+    (the innermost needs no division).
+    """
+    addresses = elements * (2.0 * axes + 2.0) * COPY_INTEGER_OPS_PER_AXIS
+    integer_rate = gpu.sms * gpu.alu_per_clock_per_sm * gpu.clock_max_hz
+    moving = dram_seconds(gpu, 2.0 * elements * element_bytes)
+    return np.maximum(moving, addresses / integer_rate) + gpu.launch_s

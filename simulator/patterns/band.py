@@ -1,0 +1,128 @@
+"""Dense, causal and sliding-window attention: a band around the diagonal of the flattened token sequence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ..tiles import CHUNK, AxisWork, Ints, TileWork, axis_work_of, product
+from ..workload import Grid, Workload
+from .neighborhood import KvTiling
+
+UNLIMITED = 2**40  # wider than any sequence, and far from the limits of int64
+
+
+@dataclass(frozen=True)
+class Band:
+    """Query at position p attends the keys in [p - left, p + right]: both ends inclusive, as flash-attn's window_size.
+
+    Positions are aligned at the end (bottom right): the last query sits at the last key, so that tokens already
+    cached come first. ``left`` or ``right`` of ``UNLIMITED`` means no limit on that side.
+    """
+
+    left: int = UNLIMITED
+    right: int = UNLIMITED
+
+    @property
+    def family(self) -> str:
+        """What kernels call this kind of pattern."""
+        return "band"
+
+    @property
+    def axes(self) -> int:
+        """Coordinates that a masked tile has to look at: the flattened sequence has one."""
+        return 1
+
+    @property
+    def tile_axes(self) -> int:
+        """Tiles lie along the flattened sequence."""
+        return 1
+
+    def __str__(self) -> str:
+        if self.left >= UNLIMITED:
+            if self.right >= UNLIMITED:
+                return "dense"
+            if self.right == 0:
+                return "causal"
+        left, right = (-1 if side >= UNLIMITED else side for side in (self.left, self.right))
+        return f"window left={left} right={right}"
+
+    def check(self, workload: Workload) -> None:
+        """Every band fits every workload."""
+
+    def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
+        """NATTEN does not run bands."""
+        return False
+
+    def tile_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static") -> TileWork:
+        """Exact TileWork on the flattened sequence; a tile of several axes counts as its number of tokens."""
+        tile_q, tile_kv = math.prod(q_tile), math.prod(kv_tile)
+        queries, keys = workload.tokens, workload.kv_tokens
+        axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling)
+        return product([axis], -(-queries // tile_q), -(-keys // tile_kv), queries * keys)
+
+
+def band_pairs(queries: int, keys: int, left: int, right: int) -> int:
+    """Query-key pairs of a band, in closed form.
+
+    Counts sum over p of [min(keys, p+right+1) - max(0, p-left)]+ for p = i + keys - queries.
+    """
+    first = keys - queries  # position of query 0
+    last = keys - 1
+    # f(x) = sum over positions p of the pairs (p, k) with k <= p + x and 0 <= k < keys.
+    return _below(first, last, right, keys) - _below(first, last, -left - 1, keys)
+
+
+def _below(first: int, last: int, shift: int, keys: int) -> int:
+    """Sum over p in [first, last] of clamp(p + shift + 1, 0, keys)."""
+    low, high = first + shift + 1, last + shift + 1  # consecutive values before clamping
+    begin, end = max(low, 0), min(high, keys)
+    ramp = (begin + end) * (end - begin + 1) // 2 if end >= begin else 0
+    return ramp + keys * (high - max(low, keys + 1) + 1 if high > keys else 0)
+
+
+@lru_cache(maxsize=4096)
+def band_work(
+    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling = "static"
+) -> AxisWork:
+    """Exact work of a band; static tiles are aligned to key 0, dynamic ones to the first key a Q tile needs."""
+    return axis_work_of(
+        ((*chunk, 1) for chunk in _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling)),
+        band_pairs(queries, keys, left, right),
+    )
+
+
+def _band_chunks(
+    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling
+) -> Iterator[tuple[Ints, Ints]]:
+    q_tiles = -(-queries // tile_q)
+    for begin in range(0, q_tiles, CHUNK):
+        q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
+        q1 = np.minimum(q0 + tile_q, queries) - 1
+        yield band_tiles(q0, q1, queries, keys, left, right, tile_kv, tiling)
+
+
+def band_tiles(
+    q0: Ints, q1: Ints, queries: Ints | int, keys: Ints | int, left: Ints | int, right: Ints | int,
+    tile_kv: Ints | int, tiling: KvTiling = "static",
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """KV tiles visited, and of those full, by Q tiles [q0, q1]; all arguments broadcast."""
+    shift = np.asarray(keys) - queries
+    p0, p1 = q0 + shift, q1 + shift
+    union_start, union_end = np.clip(p0 - left, 0, keys), np.clip(p1 + right + 1, 0, keys)
+    common_start, common_end = np.clip(p1 - left, 0, keys), np.clip(p0 + right + 1, 0, keys)
+    origin = np.zeros_like(union_start) if tiling == "static" else union_start
+    axis_end = keys if tiling == "static" else union_end
+    visited = np.where(
+        union_end > union_start, -((origin - union_end) // tile_kv) - (union_start - origin) // tile_kv, 0
+    )
+    first_full = -((origin - common_start) // tile_kv)
+    room = common_end - origin
+    last_full = np.where(common_end >= axis_end, -(-room // tile_kv), room // tile_kv)
+    # A Q tile with a query that attends nothing has no full tile.
+    full = np.where(common_end > common_start, np.maximum(last_full - first_full, 0), 0)
+    return visited, np.minimum(full, visited)

@@ -1,0 +1,275 @@
+"""From a workload, a pattern, a GPU and a kernel to an Estimate: the walk of design step 1 to 7 for one call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import InputError
+from ..hwmodels import GPU, load_gpu
+from .estimate import Baseline, EndToEnd, Estimate, end_to_end
+from .forecast import Calls, Costs, forecast
+from .patterns import Band, Pattern, parse_pattern
+from .profile import KernelProfile, baseline_profile, choose_profile
+from .tiles import Floats, TileWork
+from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
+
+MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the call is run.
+
+    Attributes:
+        warm_l2: the call repeats on the same tensors (a benchmark loop), so that small ones are in the L2 already.
+        graph: launched inside a CUDA graph rather than from a stream.
+        appends: the call also writes the new tokens' keys and values to the cache, as a serving engine's does.
+        rotates: that pass also rotates the queries (RoPE), as TensorRT-LLM's does.
+    """
+
+    warm_l2: bool = True
+    graph: bool = False
+    appends: bool = False
+    rotates: bool = False
+
+
+DEFAULT_CONDITIONS = Conditions()
+
+
+def predict(
+    workload: Workload,
+    pattern: Pattern | str = "dense",
+    gpu: GPU | str = "h100",
+    kernel: str = "auto",
+    *,
+    baseline: str | None = None,
+    q_tile: Grid | str | None = None,
+    kv_tile: Grid | str | None = None,
+    attention_share: float | None = None,
+    sparse_share: float = 1.0,
+    conditions: Conditions = Conditions(),
+) -> Estimate:
+    """Forecast one attention call.
+
+    Args:
+        workload: shapes and dtype.
+        pattern: a pattern or its text, e.g. ``"na window=18x24x24 stride=16x8x8"``.
+        gpu: a name, a path to a TOML file, or a GPU.
+        kernel: a kernel profile, or "auto": what a user of this GPU would run.
+        baseline: the dense kernel to compare with; the best one of this GPU when None.
+        q_tile, kv_tile: tile shapes, tokens per axis; the kernel's own default when None.
+        attention_share: share of the whole run that dense attention takes (0 to 1), for the end-to-end speedup.
+        sparse_share: share of the run's steps that use the pattern (0 to 1).
+        conditions: how the call is run.
+
+    Raises:
+        InputError: anything of the above is wrong or does not fit together; one sentence that quotes it.
+    """
+    gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
+    pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    pattern.check(workload)
+    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
+    work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
+    calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions)
+    costs = forecast(gpu, profile, calls)
+    gpu_baseline = dense_baseline(workload, gpu, baseline, conditions)
+    parts = {name: float(value[0]) for name, value in costs.parts.items()}
+    time_s = math.fsum(parts.values())
+    estimate = Estimate(
+        gpu=gpu.key,
+        kernel=profile.key,
+        title=profile.title,
+        pattern=str(pattern),
+        q_tile=tiles[0],
+        kv_tile=tiles[1],
+        time_s=time_s,
+        kernel_time_s=float(costs.kernel_s[0]),
+        time_low_s=time_s * math.exp(-profile.interval),
+        time_high_s=time_s * math.exp(profile.interval),
+        parts_s=parts,
+        limits_s={name: float(value[0]) for name, value in costs.limits.items()},
+        bound_by=bound_by(costs),
+        work=work,
+        splits=int(costs.splits[0]),
+        baseline=gpu_baseline,
+        notes=tuple(_notes(workload, gpu, profile, pattern, tiles, work)),
+    )
+    if attention_share is None:
+        return estimate
+    return replace(estimate, end_to_end=_end_to_end(estimate, attention_share, sparse_share))
+
+
+@lru_cache(maxsize=1024)
+def dense_baseline(workload: Workload, gpu: GPU, kernel: str | None, conditions: Conditions) -> Baseline:
+    """Time of the same workload without a pattern; on the GPU's best dense kernel when ``kernel`` is None.
+
+    Raises:
+        InputError: the kernel cannot run it.
+    """
+    if kernel is None:
+        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v))
+    else:
+        profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
+    pattern = Band()
+    tiles = resolve_tiles(profile, pattern, workload, None, None)
+    work = pattern.tile_work(workload, *tiles)
+    costs = forecast(gpu, profile, single_call(gpu, profile, workload, pattern, tiles, work, conditions))
+    return Baseline(profile.key, float(costs.time_s[0]))
+
+
+def resolve_tiles(
+    profile: KernelProfile, pattern: Pattern, workload: Workload, q_tile: Grid | str | None, kv_tile: Grid | str | None
+) -> tuple[Grid, Grid]:
+    """Q and KV tile shapes: the user's where given, the kernel's default where not.
+
+    Raises:
+        InputError: a tile with another number of axes than the pattern needs, or of impossible size.
+    """
+    axes = pattern.tile_axes
+    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens * workload.gqa_ratio)
+    return (
+        _tile(q_tile, "q tile", default.q, pattern),
+        _tile(kv_tile, "kv tile", default.kv, pattern),
+    )
+
+
+def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
+    if tile is None:
+        return default
+    return checked_tile(parse_grid(tile if isinstance(tile, str) else grid_text(tile), what), what, pattern)
+
+
+def checked_tile(shape: Grid, what: str, pattern: Pattern) -> Grid:
+    """``shape`` as a tile of the pattern. Raises InputError for a wrong number of axes or an impossible size."""
+    axes = pattern.tile_axes
+    if axes > 1 and len(shape) != axes:
+        raise InputError(
+            f"{what} {grid_text(shape)!r} has {len(shape)} axes but pattern '{pattern}' has {axes}: "
+            f"expected one length for each axis, e.g. {grid_text((4, 8, 8)[3 - axes :])}"
+        )
+    if math.prod(shape) > MAX_TILE_TOKENS:
+        raise InputError(
+            f"{what} {grid_text(shape)!r} has {math.prod(shape):,} tokens: expected at most {MAX_TILE_TOKENS:,}"
+        )
+    return shape
+
+
+def tensor_rate(gpu: GPU, dtype: str) -> float:
+    """FLOP per clock and SM. Raises InputError for a dtype that the GPU's tensor cores do not take."""
+    gpu.peak_flops(dtype)
+    return gpu.tensor_flops_per_clock_per_sm[dtype]
+
+
+def single_call(
+    gpu: GPU,
+    profile: KernelProfile,
+    workload: Workload,
+    pattern: Pattern,
+    tiles: tuple[Grid, Grid],
+    work: TileWork,
+    conditions: Conditions,
+) -> Calls:
+    """One workload as arrays of length one."""
+    q_tile, kv_tile = tiles
+    w = workload
+    appended = 0.0
+    if conditions.appends:
+        heads = 2 * w.kv_heads + (w.heads if conditions.rotates else 0)
+        appended = w.batch * w.tokens * heads * w.head_dim * DTYPE_BYTES[w.dtype]
+    return Calls(
+        batch=_one(w.batch),
+        heads=_one(w.heads),
+        kv_heads=_one(w.kv_heads),
+        queries=_one(w.tokens),
+        keys=_one(w.kv_tokens),
+        dim=_one(w.head_dim),
+        dim_v=_one(w.dim_v),
+        query_bytes=_one(DTYPE_BYTES[w.dtype]),
+        kv_bytes=_one(DTYPE_BYTES[w.kv_dtype or w.dtype]),
+        tensor_rate=_one(tensor_rate(gpu, w.dtype)),
+        tile_q=_one(math.prod(q_tile)),
+        tile_kv=_one(math.prod(kv_tile)),
+        axes=_one(pattern.axes),
+        mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
+        permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
+        append_bytes=_one(appended),
+        warm=_one(conditions.warm_l2),
+        graph=_one(conditions.graph),
+        visited=work.visited,
+        full=work.full,
+        count=work.count,
+        row=np.zeros(1, dtype=np.int64),
+    )
+
+
+def _one(value: float) -> Floats:
+    return np.array([value], dtype=np.float64)
+
+
+def masks_all(
+    profile: KernelProfile, pattern: Pattern, workload: Workload, tiles: tuple[Grid, Grid], work: TileWork
+) -> bool:
+    """Whether the kernel masks every tile it visits: its own policy, not what the counts would allow."""
+    if profile.masking == "partial":
+        return False
+    return not pattern.maskless(workload.grid, *tiles)
+
+
+def bound_by(costs: Costs) -> str:
+    """The resource that decides the time of the first call.
+
+    "launch" or "latency" when more than half of the time is overhead; "dram" or "l2" when memory outlasts the SMs;
+    otherwise the slowest pipe of the SM ("mask" when comparing coordinates is what fills the compare pipe).
+    """
+    parts = {name: float(value[0]) for name, value in costs.parts.items()}
+    limits = {name: float(value[0]) for name, value in costs.limits.items()}
+    kernel_s = float(costs.kernel_s[0])
+    if parts["launch"] + parts["merge"] > 0.5 * kernel_s:
+        return "launch"
+    dram_or_l2 = "dram" if limits["dram"] >= limits["l2"] else "l2"
+    if parts["memory"] > 0 and limits[dram_or_l2] >= 0.5 * kernel_s:
+        return dram_or_l2
+    if parts["schedule"] > 0.5 * kernel_s:
+        return "latency"
+    alu = limits["alu"] + limits["mask"]
+    pipes = {name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2")}
+    pipes["mask" if limits["mask"] > limits["alu"] else "alu"] = alu
+    return max(pipes, key=lambda name: pipes[name])
+
+
+def _notes(
+    workload: Workload, gpu: GPU, profile: KernelProfile, pattern: Pattern, tiles: tuple[Grid, Grid], work: TileWork
+) -> list[str]:
+    notes = []
+    w = workload
+    elements = w.batch * (
+        w.tokens * w.heads * (w.head_dim + w.dim_v) + w.kv_tokens * w.kv_heads * (w.head_dim + w.dim_v)
+    )
+    size = elements * DTYPE_BYTES[w.dtype]
+    if size > gpu.dram_bytes:
+        notes.append(f"Q, K, V and O take {size / 1e9:,.0f} GB; {gpu.key} has {gpu.dram_bytes / 1e9:,.0f} GB.")
+    if w.head_dim not in (64, 96, 128, 192, 256):
+        notes.append(f"Head dim {w.head_dim} is padded by most kernels; the padding is not charged.")
+    if work.needs_mask and masks_all(profile, pattern, workload, tiles, work):
+        notes.append(f"{profile.title} masks every tile of this pattern, {work.full_total:,} full ones included.")
+    if not work.visited_total:
+        notes.append("The pattern keeps no query-key pair.")
+    return notes
+
+
+def _end_to_end(estimate: Estimate, attention_share: float, sparse_share: float) -> EndToEnd:
+    for name, share in (("attention share", attention_share), ("sparse share", sparse_share)):
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"{name} {share:g} is out of range: expected a share from 0 to 1, e.g. 0.607")
+    shares = (attention_share, sparse_share)
+    return EndToEnd(
+        *shares,
+        end_to_end(estimate.speedup, *shares),
+        end_to_end(estimate.work.bound_flop, *shares),
+        end_to_end(estimate.work.bound_tiles_max, *shares),
+    )

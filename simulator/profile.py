@@ -1,0 +1,215 @@
+"""Kernel profiles: how an implementation runs a tile. Data in ``profiles/*.toml``, one file for each kernel."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ..errors import InputError, unknown
+from ..hwmodels import GPU
+from .operations import MASK_ALU_PER_AXIS, MASK_ALU_SELECT, OPERATIONS, Operations
+from .patterns import KvTiling
+from .workload import Grid
+
+_HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class TileChoice:
+    """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension."""
+
+    max_head_dim: int
+    q: Grid
+    kv: Grid
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """How one implementation runs attention on one GPU architecture.
+
+    Attributes:
+        key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
+        dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na").
+        tiles: choices, the default of each number of axes first.
+        decode_tiles: 1-D choices of a decode kernel, for calls whose queries and packed heads fill no Q tile of its own;
+            empty when the kernel has none.
+        cascade: row of the operations table.
+        operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
+            "registers" when warps must load them first (mma.sync), which then costs issue time too.
+        operand_rows: Q rows served by one read of a KV tile from shared memory.
+        scores_through_smem: the scores go through shared memory between the two GEMMs.
+        output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
+            read and written in global memory for each KV tile.
+        coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
+        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
+        mma_fraction: share of the tensor rate its MMA instructions reach.
+        emulated_exp: share of exponentials computed on the FMA pipe.
+        overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
+            see overlap_source.
+        order: "longest-first" or "launch" (in the order of the grid).
+        in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
+        round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
+        min_rows: smallest number of rows of the Q tile its MMA can be padded to.
+        masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
+        kv_tiling: where KV tiles begin (see patterns.neighborhood).
+        pack_gqa: query heads that share keys are packed into one Q tile when the queries alone do not fill it.
+        split_kv: the keys are split over CTAs when there are too few of them.
+        permute: tokens are made contiguous by tile before the kernel and put back after it.
+        interval: half width of the 80% interval of log(time), a prior until calibrated.
+    """
+
+    key: str
+    title: str
+    source: str
+    archs: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    patterns: tuple[str, ...]
+    tiles: tuple[TileChoice, ...]
+    overlap: float
+    overlap_source: str
+    operand_rows: int
+    min_rows: int
+    interval: float
+    decode_tiles: tuple[TileChoice, ...] = ()
+    cascade: str = "one-pass"
+    operands: Literal["async", "registers"] = "async"
+    scores_through_smem: bool = False
+    output_in_registers: Literal["always", "kv_tile"] = "always"
+    coordinates: Literal["precomputed", "divided"] = "precomputed"
+    mask_alu_per_axis: float = MASK_ALU_PER_AXIS
+    mask_alu_select: float = MASK_ALU_SELECT
+    mma_fraction: float = 1.0
+    emulated_exp: float = 0.0
+    order: Literal["longest-first", "launch"] = "launch"
+    in_flight: int = 1
+    round_trips: int = 4
+    masking: Literal["partial", "natten"] = "partial"
+    kv_tiling: KvTiling = "static"
+    pack_gqa: bool = False
+    split_kv: bool = False
+    permute: bool = False
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.archs))  # as a cache key; the rest follows from these
+
+    @property
+    def operations(self) -> Operations:
+        """Operation counts of its algorithm."""
+        return OPERATIONS[self.cascade]
+
+    def tile_for(self, axes: int, head_dim: int, rows: int | None = None) -> TileChoice:
+        """The default tile shapes for a number of axes and a head dimension.
+
+        Args:
+            rows: queries times the heads that share their keys; so few that they fit a decode tile get one.
+
+        Raises:
+            InputError: the kernel has no such tile.
+        """
+        if axes == 1 and rows is not None:
+            for choice in self.decode_tiles:
+                if head_dim <= choice.max_head_dim and rows <= choice.q[0]:
+                    return choice
+        fitting = [choice for choice in self.tiles if len(choice.q) == axes]
+        for choice in fitting:
+            if head_dim <= choice.max_head_dim:
+                return choice
+        if fitting:
+            raise InputError(
+                f"{self.title} has no {axes}-D tile for head dim {head_dim}: expected at most {fitting[-1].max_head_dim}"
+            )
+        raise InputError(f"{self.title} has no {axes}-D tiles")
+
+    @property
+    def max_head_dim(self) -> int:
+        """Largest head dimension it takes."""
+        return max(choice.max_head_dim for choice in self.tiles)
+
+    def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
+        """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
+        default = self.tile_for(axes, head_dim)
+        return [c for c in self.tiles if len(c.q) == axes and c.max_head_dim == default.max_head_dim]
+
+
+def profile_names() -> list[str]:
+    """Names of the kernel profiles, sorted."""
+    return sorted(path.stem for path in (_HERE / "profiles").glob("*.toml"))
+
+
+@lru_cache(maxsize=64)
+def _document(key: str) -> Mapping[str, Any]:
+    path = _HERE / "profiles" / f"{key}.toml"
+    if key != path.stem or not path.is_file():
+        raise unknown("kernel", key, [*profile_names(), "auto"])
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def load_profile(key: str, gpu: GPU) -> KernelProfile:
+    """The profile of kernel ``key`` on the architecture of ``gpu``.
+
+    Raises:
+        InputError: unknown kernel, or one that does not run on this GPU (the message names those that do).
+    """
+    document = dict(_document(key.lower()))
+    variants = document.pop("variant")
+    for variant in variants:
+        if gpu.arch in variant["archs"]:
+            return _build(key.lower(), {**document, **variant})
+    fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
+    raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
+
+
+def _build(key: str, table: dict[str, Any]) -> KernelProfile:
+    extra = set(table) - {item.name for item in fields(KernelProfile)}
+    if extra:
+        raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
+    tiles, decode_tiles = (
+        tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop(name, ()))
+        for name in ("tiles", "decode_tiles")
+    )
+    lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
+
+
+@lru_cache(maxsize=1)
+def _choices() -> Mapping[str, Mapping[str, list[str]]]:
+    return tomllib.loads((_HERE / "choices.toml").read_text(encoding="utf-8"))
+
+
+def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -> KernelProfile:
+    """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
+
+    Raises:
+        InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
+    """
+    if key.lower() == "auto":
+        return _first_that_runs(gpu, family, dtype, head_dim, family)
+    profile = load_profile(key, gpu)
+    if family not in profile.patterns:
+        takes = " and ".join(FAMILIES[name] for name in profile.patterns)
+        raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
+    if dtype not in profile.dtypes:
+        raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
+    return profile
+
+
+def baseline_profile(gpu: GPU, dtype: str, head_dim: int) -> KernelProfile:
+    """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
+    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline")
+
+
+def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str) -> KernelProfile:
+    profiles = [load_profile(name, gpu) for name in _choices()[gpu.generation][use]]
+    for profile in profiles:
+        if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
+            return profile
+    tried = ", ".join(f"{p.key} ({'/'.join(p.dtypes)}, up to {p.max_head_dim})" for p in profiles)
+    raise InputError(f"no kernel on {gpu.key} takes {dtype!r} with head dim {head_dim}: {tried}")
+
+
+FAMILIES: Final = {"band": "dense, causal and window patterns", "na": "neighborhood patterns"}

@@ -1,0 +1,69 @@
+"""The schedule model against an event simulation."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attncast.simulator.schedule import kv_splits, makespan
+
+ONE = np.zeros(1, dtype=np.int64)
+
+
+def simulate(jobs, servers):
+    """Hand each job, in order, to the server that is free first."""
+    free = [0.0] * servers
+    for job in jobs:
+        heapq.heappush(free, heapq.heappop(free) + job)
+    return max(free)
+
+
+def model(cost, count, servers, longest_first):
+    order = np.argsort(cost)[::-1]
+    return makespan(np.array(cost)[order], np.array(count, float)[order], ONE, servers, longest_first)[0]
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 10))
+def test_equal_ctas_take_whole_waves(ctas, servers, cost):
+    expected = -(-ctas // servers) * cost
+    assert model([cost], [ctas], servers, True) == pytest.approx(expected)
+    assert model([cost], [ctas], servers, False) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 9)), min_size=1, max_size=12), st.integers(1, 20))
+def test_longest_first_is_a_lower_bound_of_the_simulation(classes, servers):
+    cost, count = zip(*classes, strict=True)
+    jobs = sorted(np.repeat(cost, count), reverse=True)
+    real = simulate(jobs, servers)
+    bound = model(list(map(float, cost)), count, servers, True)
+    assert bound <= real + 1e-9
+    assert real <= np.dot(cost, count) / servers + max(cost) + 1e-9  # Graham: no list schedule is worse
+
+
+@pytest.mark.parametrize("tiles", [64, 256, 1000])
+def test_causal_work_matches_the_simulation_closely(tiles):
+    cost = np.arange(1.0, tiles + 1)
+    count = np.full(tiles, 24)
+    jobs = np.repeat(cost, 24)
+    assert model(cost, count, 132, True) == pytest.approx(simulate(sorted(jobs, reverse=True), 132), rel=0.02)
+    shuffled = np.mean([simulate(np.random.default_rng(seed).permutation(jobs), 132) for seed in range(8)])
+    assert model(cost, count, 132, False) == pytest.approx(shuffled, rel=0.05)
+
+
+def test_calls_do_not_mix():
+    rng = np.random.default_rng(3)
+    calls = [(np.sort(rng.uniform(1, 9, n))[::-1], rng.integers(1, 30, n).astype(float)) for n in (1, 5, 17)]
+    cost, count = (np.concatenate(column) for column in zip(*calls, strict=True))
+    together = makespan(cost, count, np.array([0, 1, 6]), 13, False)
+    alone = [makespan(c, n, ONE, 13, False)[0] for c, n in calls]
+    assert together == pytest.approx(alone)
+
+
+def test_splits_fill_the_gpu_and_no_more():
+    ctas = np.array([1.0, 8.0, 100.0, 132.0, 500.0])
+    tiles = np.array([4.0, 64.0, 64.0, 64.0, 64.0])
+    assert kv_splits(ctas, 132, tiles).tolist() == [4, 16, 1, 1, 1]

@@ -1,0 +1,1 @@
+"""Measured runs, and how far the forecasts are from them."""
