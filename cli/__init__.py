@@ -16,6 +16,8 @@ COMMANDS = {
     "predict": ("predict", "Forecast one attention call on one or more GPUs."),
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
+    "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
+    "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),
 }
 
 
