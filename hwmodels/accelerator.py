@@ -111,20 +111,26 @@ def _shipped(name: str) -> Accelerator:
     return _build(_HERE / f"{name}.toml")
 
 
+def _bases(own: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """A document after those it is based on, the root first. Only shipped files are bases, so there are no cycles."""
+    if "base" not in own:
+        return [own]
+    if own["base"] not in accelerator_names():
+        raise InputError(f"{path}: {unknown('base', str(own['base']), accelerator_names())}")
+    base = _HERE / f"{own['base']}.toml"
+    return [*_bases(read_toml(base), base), own]
+
+
 def _build(path: Path) -> Accelerator:
     own = read_toml(path)
-    base: Mapping[str, Any] = {}
-    if "base" in own:
-        if own["base"] not in accelerator_names():
-            raise InputError(f"{path}: {unknown('base', str(own['base']), accelerator_names())}")
-        base = read_toml(_HERE / f"{own['base']}.toml")
-    document = {**base, **own}
+    documents = _bases(own, path)
+    document = {key: value for each in documents for key, value in each.items()}
     if document.get("kind") != "accelerator":
         raise InputError(f'{path}: kind is {document.get("kind")!r}, expected kind = "accelerator"')
     for key in own:
         if key not in _TOP_LEVEL:
             raise InputError(f"{path}: {unknown('key', key, _TOP_LEVEL)}")
-    figures = {**read_figures(base, FIGURES, path), **read_figures(own, FIGURES, path)}
+    figures = {name: figure for each in documents for name, figure in read_figures(each, FIGURES, path).items()}
     missing = [name for name, spec in FIGURES.items() if spec.required and name not in figures]
     if missing:
         raise InputError(f'{path}: missing figure {missing[0]!r}, expected it stated, or base = "flat"')
