@@ -17,6 +17,8 @@ COMMANDS = {
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
     "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
+    "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
+    "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),
 }
 
 

@@ -15,6 +15,11 @@ def print_json(results: list[dict[str, Any]]) -> None:
     click.echo(json.dumps({"schema": 1, "results": results}, indent=2, allow_nan=False))
 
 
+def print_object(result: dict[str, Any]) -> None:
+    """Print one result, versioned as ``print_json`` prints several."""
+    click.echo(json.dumps({"schema": 1, **result}, indent=2, allow_nan=False))
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print a table; columns after the first are right-aligned."""
     if sys.stdout.isatty():

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, suggest, unknown
-from .gpu import GPU, Figure
-from .schema import FIGURES, KINDS, FigureSpec
-from .units import to_base
+from .figures import in_base, read_figures, read_toml, reason, word
+from .gpu import GPU
+from .schema import FIGURES
 
 _HERE: Final = Path(__file__).parent
 _TOP_LEVEL: Final = ("kind", "name", "arch", "generation", "aliases", "base", "figures")
-_PARTS: Final = ("value", "unit", "kind", "source", "note")
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
 _MAX_FILE_BYTES: Final = 1_000_000
 
@@ -59,7 +56,7 @@ def _locate(text: str) -> tuple[Path, int, int]:
         hint = suggest(Path(text).stem, gpu_names())  # h200.toml, where no such file is, may mean h200
         raise InputError(f"no GPU file {_shown(text)}: expected the path of a .toml file or a GPU name{hint}") from None
     except (OSError, ValueError, RuntimeError) as error:  # unreadable folder, NUL in the name, no such ~user
-        raise InputError(f"cannot read GPU file {_shown(text)}: {_reason(error)}") from None
+        raise InputError(f"cannot read GPU file {_shown(text)}: {reason(error)}") from None
     if not path.is_file():
         what = "a directory" if path.is_dir() else "not a regular file"
         raise InputError(f"GPU file {text!r} is {what}, expected a .toml file")
@@ -97,36 +94,12 @@ def _plain(name: str) -> str:
 
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
-    return {path.stem: _read(path) for path in sorted(_HERE.glob("*.toml"))}
-
-
-@lru_cache(maxsize=32)
-def _read_cached(path: Path, modified_ns: int) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text, expected a TOML file") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError and says the line
-        raise InputError(f"{path} is not valid TOML: {_reason(error)}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        modified_ns = path.stat().st_mtime_ns
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from None
-    return _read_cached(path, modified_ns)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return {path.stem: read_toml(path) for path in sorted(_HERE.glob("*.toml"))}
 
 
 def _build(path: Path) -> GPU:
     """The GPU that the file at ``path`` describes, with what it does not state taken from its base."""
-    own = _read(path)
+    own = read_toml(path)
     base = _base(own, path)
     document = {**base, **own}
     if document.get("kind") != "gpu":
@@ -135,7 +108,7 @@ def _build(path: Path) -> GPU:
     for key in own:
         if key not in _TOP_LEVEL:
             raise InputError(f"{path}: {unknown('key', key, _TOP_LEVEL)}")
-    figures = {**_figures(base, path), **_figures(own, path)}
+    figures = {**read_figures(base, FIGURES, path), **read_figures(own, FIGURES, path)}
     missing = [name for name, spec in FIGURES.items() if spec.required and name not in figures]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -143,13 +116,13 @@ def _build(path: Path) -> GPU:
     values: dict[str, Any] = {"tensor_flops_per_clock_per_sm": {}}
     for name, figure in figures.items():
         spec = FIGURES[name]
-        value = _in_si(figure, spec, f"{path}: figure {name!r}")
+        value = in_base(figure, spec, f"{path}: figure {name!r}")
         if spec.dtype:
             values[spec.field][spec.dtype] = value
         else:
             values[spec.field] = value
-    for word in ("name", "arch", "generation"):
-        values[word] = _word(document, word, path)
+    for key in ("name", "arch", "generation"):
+        values[key] = word(document, key, path)
     return GPU(key=path.stem.lower(), figures=figures, path=str(path), **values)
 
 
@@ -161,65 +134,6 @@ def _base(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     if not isinstance(base, str):
         raise InputError(f'{path}: base is {base!r}, expected the name of a GPU such as "h100"')
     try:
-        return _read(_find(base))
+        return read_toml(_find(base))
     except InputError as error:
         raise InputError(f"{path}: base: {error}") from None
-
-
-def _word(document: Mapping[str, Any], word: str, path: Path) -> str:
-    text = document.get(word)
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{path}: {word} is {text!r}, expected text in quotes")
-    return text
-
-
-def _figures(document: Mapping[str, Any], path: Path) -> dict[str, Figure]:
-    tables = document.get("figures", {})
-    if not isinstance(tables, dict):
-        raise InputError(f"{path}: figures is {tables!r}, expected a table [figures]")
-    return {name: _figure(name, table, path) for name, table in tables.items()}
-
-
-def _figure(name: str, table: object, path: Path) -> Figure:
-    where = f"{path}: figure {name!r}"
-    if name not in FIGURES:
-        raise InputError(f"{path}: {unknown('figure', name, FIGURES)}")
-    if not isinstance(table, dict):
-        form = '{ value = ..., unit = "...", kind = "...", source = "..." }'
-        raise InputError(f"{where} is {table!r}, expected {form}")
-    for part in table:
-        if part not in _PARTS:
-            raise InputError(f"{where}: {unknown('key', part, _PARTS)}")
-    value = table.get("value")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: value is {value!r}, expected a number")
-    for part in ("unit", "kind", "source"):
-        text = table.get(part)
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{where}: {part} is {text!r}, expected text in quotes")
-    if table["kind"] not in KINDS:
-        raise InputError(f"{where}: {unknown('kind', table['kind'], KINDS)}")
-    note = table.get("note", "")
-    if not isinstance(note, str):
-        raise InputError(f"{where}: note is {note!r}, expected text in quotes")
-    return Figure(value, table["unit"], table["kind"], table["source"], note)
-
-
-def _in_si(figure: Figure, spec: FigureSpec, where: str) -> float:
-    """The figure's value in the base unit of its dimension. InputError for an impossible value or unit."""
-    try:
-        value = to_base(float(figure.value), figure.unit, spec.dimension, where)
-    except OverflowError:
-        value = math.inf
-    if not math.isfinite(value) or value < 0 or (value == 0 and not spec.may_be_zero):
-        wanted = "of at least 0" if spec.may_be_zero else "above 0"
-        raise InputError(f"{where}: value is {_written(figure)}, expected a finite number {wanted}")
-    if not spec.whole:
-        return value
-    if abs(value - round(value)) > 1e-9 * value:  # 1.1 GB is off by a rounding error only
-        raise InputError(f"{where}: value is {_written(figure)}, expected a whole number of units")
-    return round(value)
-
-
-def _written(figure: Figure) -> str:
-    return f"{str(figure.value)[:40]} {figure.unit}"

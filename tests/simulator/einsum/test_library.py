@@ -259,6 +259,7 @@ CASES: dict[str, tuple[dict[str, int], Reference]] = {
     "three_pass_deferred": (DENSE, plain),
     "two_pass": (CHUNKED, plain),
     "flash_attention_2": (CHUNKED, plain),
+    "fusemax": (CHUNKED, plain),
     "flash_attention_2_causal": (
         {**SELF, "M0": 4},
         lambda x: attention(x["Q"], x["K"], x["V"], causal(*[x["Q"].shape[1]] * 2)),
