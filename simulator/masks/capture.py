@@ -124,7 +124,11 @@ def _result(trace: Trace, result: Any, name: str) -> int:
 
 
 def _mode(torch: Any) -> contextlib.AbstractContextManager[Any]:
-    """See ``tensor[stand-in]``, whichever tensor it is; PyTorch asks only modes about the index."""
+    """See ``tensor[stand-in]``, whichever tensor it is; PyTorch asks only modes about the index.
+
+    An index that is a tensor without axes stays a tensor, as create_block_mask has it, so that vmap can follow it. (Its
+    own mode for that sits in a module that takes seconds to import.)
+    """
     if torch is None:
         return contextlib.nullcontext()
     from torch.overrides import TorchFunctionMode
@@ -135,6 +139,10 @@ def _mode(torch: Any) -> contextlib.AbstractContextManager[Any]:
                 found = find(args[1:])
                 if found is not None:
                     return found.trace.getitem(args[0], args[1])
+                indices = args[1] if isinstance(args[1], tuple) else (args[1],)
+                if all(isinstance(item, torch.Tensor) or type(item) is int for item in indices):
+                    wrapped = [torch.as_tensor(item, device=args[0].device) for item in indices]
+                    return torch.ops.aten.index(args[0], wrapped)
             return function(*args, **(kwargs or {}))
 
     mode: contextlib.AbstractContextManager[Any] = SeeIndexing()
@@ -210,12 +218,10 @@ class Real:
         try:
             if torch is None:
                 return self._on_arrays(arrays)
-            from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
             function = self.function
             for axes in nested:
                 function = torch.vmap(function, in_dims=axes)
-            with TransformGetItemToIndex(), torch.no_grad():
+            with _mode(torch), torch.no_grad():
                 return as_array(function(*(torch.from_numpy(np.array(array)) for array in arrays)))
         except InputError:
             raise

@@ -66,7 +66,8 @@ class _Classifier:
         """Rows of one batch and head."""
         rows, columns = self.blocks
         side = 1 << max(0, (columns - 1).bit_length())
-        strip = min(1 << max(0, (rows - 1).bit_length()), max(1, STRIP_BLOCKS // side))
+        most = 1 << (max(1, STRIP_BLOCKS // side).bit_length() - 1)  # a power of two too: it is halved
+        strip = min(1 << max(0, (rows - 1).bit_length()), most)
         return join(
             [self._strip(b, h, first, min(first + strip, rows), strip, side) for first in range(0, rows, strip)]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -145,3 +146,21 @@ def test_range_tables_hold_the_least_and_greatest(values, grain, data):
     assert low[0] <= min(part) <= max(part) <= high[0]
     if grain == 1:
         assert (low[0], high[0]) == (min(part), max(part))
+
+
+@given(booleans, st.integers(1, LENGTH), st.integers(1, LENGTH), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_pieces_of_the_work_do_not_matter(tree, q_len, kv_len, chunk, strip):
+    """Few rectangles at a time, narrow strips, a forgetful memory: the same map."""
+    graph = capture(function_of(tree))
+    whole = classify(graph, q_len, kv_len, 8, 4, heads=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attncast.simulator.masks.classify.CHUNK", chunk)
+        patch.setattr("attncast.simulator.masks.classify.STRIP_BLOCKS", strip)
+        patch.setattr("attncast.simulator.masks.classify.MEMO", 3)
+        patch.setattr("attncast.simulator.masks.blockmap.STRIP", strip)
+        parts = classify(graph, q_len, kv_len, 8, 4, heads=2)
+        coarse = parts.retile(16, 2)
+    np.testing.assert_array_equal(parts.to_dense(), whole.to_dense())
+    assert parts.pairs == whole.pairs
+    np.testing.assert_array_equal(coarse.to_dense(), whole.retile(16, 2).to_dense())
