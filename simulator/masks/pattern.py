@@ -20,6 +20,7 @@ from .intervals import Intervals
 from .load import TIMEOUT_S, MaskProcess, split_text
 from .readers import read_block_map
 
+FAMILY: Final = "blocks"
 KEPT: Final = 32  # block maps of one mask that are remembered, one for each shape and tile
 MAX_MAPS: Final = 1 << 16  # batches times heads that may differ
 
@@ -30,7 +31,7 @@ class _Blocks:
     @property
     def family(self) -> str:
         """What kernels call this kind of pattern."""
-        return "blocks"
+        return FAMILY
 
     @property
     def tile_axes(self) -> int:

@@ -96,10 +96,10 @@ def build(tree, env):
     if not isinstance(tree, tuple):
         return env[tree] if isinstance(tree, str) else env["q"] * 0 + tree
     name, *args = tree[0], *(build(item, env) for item in tree[1:])
-    if name == "table":
-        return FLOATS[args[0].float().abs().clamp(max=63).long()]
-    if name == "long":
-        return args[0].float().clamp(-1e6, 1e6).long()
+    if name in ("table", "long"):
+        number = args[0].float()
+        number = torch.where(number == number, number, 0.0)  # NaN is no index, in PyTorch neither
+        return FLOATS[number.abs().clamp(max=63).long()] if name == "table" else number.clamp(-1e6, 1e6).long()
     if name == "where":
         return torch.where(args[0] > args[1], args[1], args[2])
     return getattr(torch, name)(*args)
