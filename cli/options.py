@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
+from ..errors import InputError
+from ..simulator import parse_pattern
+from ..simulator.patterns import Pattern
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -22,12 +26,31 @@ def pattern_option(function: F) -> F:
     return click.option(
         "-p",
         "--pattern",
-        default="dense",
-        show_default=True,
         metavar="TEXT",
-        help='dense; causal; "window left=2048 right=0" (keys, both ends inclusive, no limit when left out); '
-        '"na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0".',
+        help='dense (the default); causal; "window left=2048 right=0" (keys, both ends inclusive, no limit when left out); '
+        '"na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0"; others: attncast pattern list.',
     )(function)
+
+
+def mask_option(function: F) -> F:
+    """--mask: a FlexAttention mask or a block map instead of a pattern."""
+    return click.option(
+        "--mask",
+        metavar="FILE.py:FUNCTION",
+        help="Instead of -p: a FlexAttention mask_mod(b, h, q_idx, kv_idx), which is code that will be run, or a block map "
+        "(.npz, or a BlockMask saved by PyTorch).",
+    )(function)
+
+
+def read_pattern(text: str | None, mask: str | None) -> Pattern:
+    """The pattern that -p or --mask names; dense when neither is given. Raises InputError for both."""
+    if mask is None:
+        return parse_pattern(text or "dense")
+    if text is not None:
+        raise InputError(f"pattern {text!r} and mask {mask!r} were both given: expected one of them")
+    from ..simulator.masks import read_mask  # here, not above: other commands start without it
+
+    return read_mask(mask)
 
 
 def keys_options(function: F) -> F:

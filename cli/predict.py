@@ -8,12 +8,12 @@ import click
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from ..simulator import Conditions, Estimate, Workload, parse_pattern
+from ..simulator import Conditions, Estimate, Workload
 from ..simulator import predict as forecast
 from ..simulator.advice import advice
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
-from .options import grid_option, json_option, keys_options, pattern_option
+from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
 from .output import print_json, print_table
 
 
@@ -28,6 +28,7 @@ from .output import print_json, print_table
 @click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
 @click.option("--kv-dtype", help="Dtype of the stored keys and values, when it differs.")
 @pattern_option
+@mask_option
 @keys_options
 @click.option(
     "-k", "--kernel", default="auto", show_default=True, help="Kernel profile; auto: what users of the GPU run."
@@ -59,7 +60,8 @@ def predict(
     head_dim_v: int | None,
     dtype: str,
     kv_dtype: str | None,
-    pattern: str,
+    pattern: str | None,
+    mask: str | None,
     kv_grid: str | None,
     cached: int,
     kernel: str,
@@ -104,7 +106,7 @@ def predict(
         head_dim_v=head_dim_v,
     )
     conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
-    wanted = parse_pattern(pattern)
+    wanted = read_pattern(pattern, mask)
     models = [load_gpu(name) for name in names]
     estimates = [
         forecast(

@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from ..simulator import Workload, parse_pattern
+from ..simulator import Workload
 from ..simulator.estimate import bounds_dict, tiles_dict
 from ..simulator.predict import checked_tile
 from ..simulator.workload import grid_text, parse_grid
-from .options import grid_option, json_option, keys_options, pattern_option
+from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
 from .output import print_json
 
 
 @click.command()
 @grid_option
 @pattern_option
+@mask_option
 @keys_options
 @click.option("--q-tile", required=True, metavar="TILE", help="Q tile, tokens per axis, e.g. 4x8x8.")
 @click.option("--kv-tile", required=True, metavar="TILE", help="KV tile, tokens per axis.")
@@ -30,7 +31,15 @@ from .output import print_json
 )
 @json_option
 def tiles(
-    grid: str, pattern: str, kv_grid: str | None, cached: int, q_tile: str, kv_tile: str, kv_tiling: Any, as_json: bool
+    grid: str,
+    pattern: str | None,
+    mask: str | None,
+    kv_grid: str | None,
+    cached: int,
+    q_tile: str,
+    kv_tile: str,
+    kv_tiling: Any,
+    as_json: bool,
 ) -> None:
     """Count the tiles of a pattern exactly, for one head of one sequence, and say whether masks are needed.
 
@@ -46,7 +55,7 @@ def tiles(
         kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
         cached=cached,
     )
-    wanted = parse_pattern(pattern)
+    wanted = read_pattern(pattern, mask)
     wanted.check(workload)
     q_shape = checked_tile(parse_grid(q_tile, "q tile"), "q tile", wanted)
     kv_shape = checked_tile(parse_grid(kv_tile, "kv tile"), "kv tile", wanted)
@@ -65,6 +74,7 @@ def tiles(
                     "dense_pairs": work.dense_pairs,
                     "bounds": bounds_dict(work),
                     "needs_mask": work.needs_mask,
+                    "notes": list(wanted.notes),
                 }
             ]
         )
@@ -78,5 +88,7 @@ def tiles(
     bounds = [("FLOPs", work.bound_flop), ("tiles mean", work.bound_tiles_mean), ("tiles max", work.bound_tiles_max)]
     shown = [f"{name} {value:.2f}x" if math.isfinite(value) else f"{name} none" for name, value in bounds]
     click.echo(f"  bounds    {', '.join(shown)}")
+    for note in wanted.notes:
+        click.echo(f"  note      {note}")
     partial = work.visited_total - work.full_total
     click.echo(f"  masks     {f'needed in {partial:,} tiles' if work.needs_mask else 'not needed: every tile is full'}")

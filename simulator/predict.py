@@ -122,6 +122,7 @@ def predict(
         splits=int(costs.splits[0]),
         baseline=gpu_baseline,
         notes=(
+            *pattern.notes,
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
         ),

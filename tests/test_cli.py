@@ -153,3 +153,37 @@ def test_a_closed_pipe_is_no_error():
     code = f"{sys.executable} -m attncast gpu list | head -n 1"
     done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+DOCUMENTS = """import numpy as np
+doc = np.repeat(np.arange(8), 128)
+def causal_document(b, h, q_idx, kv_idx):
+    return (q_idx >= kv_idx) & (doc[q_idx] == doc[kv_idx])
+"""
+
+
+def test_a_mask_file_is_counted_and_forecast(attncast, tmp_path):
+    path = tmp_path / "masks.py"
+    path.write_text(DOCUMENTS)
+    mask = ["-i", "1024", "--mask", f"{path}:causal_document"]
+    status, out, err = attncast("tiles", *mask, "--q-tile", "128", "--kv-tile", "64", "--json")
+    assert (status, err) == (0, "")
+    (result,) = json.loads(out)["results"]
+    assert (result["visited"], result["full"], result["pairs"]) == (16, 0, 8 * 128 * 129 // 2)
+    status, out, err = attncast("predict", "-g", "h100", "-n", "8", "-d", "64", *mask, "--json")
+    assert (status, err) == (0, "")
+    (result,) = json.loads(out)["results"]
+    assert result["kernel"] == "flex"
+    assert result["bounds"]["flop"] == pytest.approx(1024**2 / (8 * 128 * 129 / 2))
+
+
+def test_a_mask_and_a_pattern_exclude_each_other(attncast, tmp_path):
+    path = tmp_path / "masks.py"
+    path.write_text(DOCUMENTS)
+    arguments = ["tiles", "-i", "1024", "--q-tile", "64", "--kv-tile", "64", "--mask"]
+    status, _, err = attncast(*arguments, f"{path}:causal_document", "-p", "causal")
+    assert status == 2
+    assert "both given" in err
+    status, _, err = attncast(*arguments, f"{path}:causal_documents")
+    assert status == 2
+    assert "did you mean 'causal_document'" in err

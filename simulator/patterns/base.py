@@ -31,6 +31,11 @@ class Pattern(Protocol):
     """A set of query-key pairs. ``str(pattern)`` is the text that parses back to it."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should hear about the pattern, one sentence each."""
+        ...
+
+    @property
     def family(self) -> str:
         """What kernels call this kind of pattern: a profile names the families it runs."""
         ...
@@ -68,6 +73,11 @@ class Pattern(Protocol):
 
 class PatternBase:
     """Base of patterns that are known ahead, run in one launch, and are not NATTEN's."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to say."""
+        return ()
 
     def maskless(self, grid: Grid, q_tile: Grid, kv_tile: Grid) -> bool:
         """NATTEN does not run it."""
