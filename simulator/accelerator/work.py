@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from math import ceil, prod
 
 from ..einsum import bind, einsum_costs
@@ -47,6 +48,10 @@ class Work:
                 mine[op] = mine.get(op, 0) + count.at(self.sizes)
             if cost.matmul and binding.array_of(cost.tensor) is not None:
                 self.matmuls.append(cost.tensor)
+        # Looked up for every mapping a mapper tries.
+        self._ranks = {tensor: self._shape(tensor) for tensor in self.scope.shapes}
+        self._elements = {tensor: prod(self.sizes[r] for r in ranks) for tensor, ranks in self._ranks.items()}
+        self._reads = {tensor: self._accesses(tensor) for tensor in self.scope.producers}
 
     def cycles(self, tensor: str) -> float:
         """Cycles its array is busy with an Einsum, all PEs at work."""
@@ -82,9 +87,7 @@ class Work:
 
     def ranks(self, tensor: str) -> tuple[str, ...]:
         """Its ranks; of a state, those of one step."""
-        shape = self.scope.shapes[tensor]
-        place = self.scope.states.get(tensor)
-        return tuple(rank for k, rank in enumerate(shape) if k != place)
+        return self._ranks[tensor]
 
     def has_keys(self, tensor: str) -> bool:
         """Whether it has an element for each key (a chunk's number is none)."""
@@ -96,7 +99,7 @@ class Work:
 
     def elements(self, tensor: str) -> int:
         """Elements of the whole tensor."""
-        return prod(self.sizes[rank] for rank in self.ranks(tensor))
+        return self._elements[tensor]
 
     def tile_elements(self, tensor: str) -> int:
         """Elements of its part in one tile."""
@@ -121,18 +124,18 @@ class Work:
 
     def reads(self, tensor: str) -> tuple[Access, ...]:
         """What its Einsums read."""
-        return tuple(read for n in self._einsums(tensor) for read in self.scope.reads[n])
+        return self._reads[tensor]
 
     def readers(self, tensor: str) -> tuple[str, ...]:
         """The Einsums on an array that read it, each once."""
         return tuple(other for other in self.placed if any(read.tensor == tensor for read in self.reads(other)))
 
-    @property
+    @cached_property
     def placed(self) -> tuple[str, ...]:
         """Every Einsum that runs on an array."""
         return tuple(tensor for stage in self.binding.stages for tensor in stage.tensors)
 
-    @property
+    @cached_property
     def arrivals(self) -> tuple[str, ...]:
         """Tensors that come from outside: inputs, and what folded Einsums make."""
         placed = set(self.placed)
@@ -151,6 +154,13 @@ class Work:
             for other in self.placed
             if any(read.tensor == tensor and any(i.last for i in read.indices) for read in self.reads(other))
         )
+
+    def _shape(self, tensor: str) -> tuple[str, ...]:
+        place = self.scope.states.get(tensor)
+        return tuple(rank for k, rank in enumerate(self.scope.shapes[tensor]) if k != place)
+
+    def _accesses(self, tensor: str) -> tuple[Access, ...]:
+        return tuple(read for n in self._einsums(tensor) for read in self.scope.reads[n])
 
     def _einsums(self, tensor: str) -> list[int]:
         return [n for n in self.scope.producers[tensor] if n in self.scope.live]
