@@ -67,6 +67,8 @@ class Intervals:
         self.narrow = all(
             abs(int(item)) < 2**31 for node in graph.nodes if node.dtype in INTEGERS for item in node.data
         )
+        # Integers that may leave their dtype somewhere in the domain: nothing is known of them, in any part of it.
+        self._unknown: set[int] = set()
         self._check = True
         self.evaluate(domain, range(len(graph.nodes)))
         self._check = False
@@ -111,8 +113,11 @@ class Intervals:
         known = [arg for arg in args if arg is not None]
         if len(known) < len(args):
             return (np.zeros(1, bool), np.ones(1, bool)) if node.dtype == "bool" else None
+        if index in self._unknown:
+            return None
         if self._check and self._overflows(node, known):
             self.wraps = True
+            self._unknown.add(index)
             return None
         if node.op == "lin":
             return _linear(node, known)

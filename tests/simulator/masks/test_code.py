@@ -51,7 +51,7 @@ def test_a_file_becomes_a_pattern(write):
     mask.check(workload)
     work = mask.tile_work(workload, (128,), (64,))
     assert work.pairs == 10 * (100 * 101 // 2) + 24 * 25 // 2
-    assert (mask.family, mask.axes, mask.tile_axes, str(mask)) == ("blocks", 1, 1, f"mask {path}:documents")
+    assert (mask.family, mask.axes, mask.tile_axes, str(mask)) == ("mask", 1, 1, f"mask {path}:documents")
     assert not mask.notes
     windowed = read_mask(f"{path}:windowed").block_map(workload).pairs
     index = np.arange(1024)
