@@ -15,6 +15,7 @@ from ..errors import InputError
 COMMANDS = {
     "predict": ("predict", "Forecast one attention call on one or more GPUs."),
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
+    "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
 }
 
@@ -29,7 +30,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
-        command: click.Command = getattr(module, name)
+        command: click.Command = getattr(module, COMMANDS[name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

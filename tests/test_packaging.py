@@ -26,6 +26,7 @@ def test_the_wheel_holds_only_the_package(tmp_path):
         "attncast/simulator/profiles/natten.toml",
         "attncast/simulator/choices.toml",
         "attncast/validation/data/neighborhood.csv",
+        "attncast/validation/importers/names.toml",
         "attncast/py.typed",
     ):
         assert wanted in names
