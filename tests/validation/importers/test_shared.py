@@ -18,7 +18,7 @@ def test_the_whole_table_is_imported():
     result = import_runs("aiconfigurator", TABLE)
     assert len(result.runs) == 77_663
     assert result.no_run == result.bad == Counter()
-    # All of one engine's decode on A100: its collector allocated a cache of keys alone, so half the bytes were read.
+    # All of one engine's decode on A100; a version of its collector allocates a cache of keys alone, half the bytes.
     assert len(result.implausible) == 20
     assert {(run.gpu, run.software, run.grid) for run, _ in result.implausible} == {
         ("a100", "TRTLLM 1.0.0 torch_flow", "1")
