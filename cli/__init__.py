@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("predict", "Forecast one attention call on one or more GPUs."),
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
     "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
+    "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
     "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
     "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),
@@ -32,7 +33,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
-        command: click.Command = getattr(module, name)
+        command: click.Command = getattr(module, COMMANDS[name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -30,6 +30,7 @@ def test_the_wheel_holds_only_the_package(tmp_path):
         "attncast/simulator/accelerator/bindings/binding.toml",
         "attncast/simulator/accelerator/transformers.toml",
         "attncast/simulator/cascades/fusemax.cascade",
+        "attncast/validation/importers/names.toml",
         "attncast/py.typed",
     ):
         assert wanted in names
