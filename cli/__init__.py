@@ -15,6 +15,7 @@ from ..errors import InputError
 COMMANDS = {
     "predict": ("predict", "Forecast one attention call on one or more GPUs."),
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
+    "advise": ("advise", "Search the fastest neighborhood pattern that keeps a share of the pairs."),
     "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
     "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),

@@ -213,6 +213,25 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
     return profile
 
 
+def kernels_for(gpu: GPU, family: str, dtype: str, head_dim: int, kernel: str = "auto") -> list[KernelProfile]:
+    """Every kernel that takes a pattern family, dtype and head dimension on a GPU; only ``kernel`` unless it is "auto".
+
+    Raises:
+        InputError: there is none.
+    """
+    if kernel.lower() != "auto":
+        return [choose_profile(kernel, gpu, family, dtype, head_dim)]
+    found = []
+    for name in profile_names():
+        if any(gpu.arch in variant["archs"] for variant in _document(name)["variant"]):
+            profile = load_profile(name, gpu)
+            if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
+                found.append(profile)
+    if not found:
+        raise InputError(f"no kernel on {gpu.key} takes {FAMILIES[family]} with {dtype!r} and head dim {head_dim}")
+    return found
+
+
 def baseline_profile(gpu: GPU, dtype: str, head_dim: int) -> KernelProfile:
     """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
     return _first_that_runs(gpu, "band", dtype, head_dim, "baseline")

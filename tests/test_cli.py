@@ -187,3 +187,17 @@ def test_a_mask_and_a_pattern_exclude_each_other(attncast, tmp_path):
     status, _, err = attncast(*arguments, f"{path}:causal_documents")
     assert status == 2
     assert "did you mean 'causal_document'" in err
+
+
+def test_advise(attncast):
+    status, out, err = attncast(
+        "advise", "-g", "h100", "-i", "30x48x80", "-n", "24", "-d", "128", "--coverage", "0.09", "--json"
+    )
+    assert (status, err) == (0, "")
+    (result,) = json.loads(out)["results"]
+    assert result["best"]["coverage"] >= 0.09
+    assert result["best"]["speedup"] > 5
+    assert result["alternatives"]
+    status, _, err = attncast("advise", "-g", "h100", "-i", "30x48x80", "-n", "24", "-d", "128")
+    assert status == 2
+    assert "--coverage" in err
