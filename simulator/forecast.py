@@ -111,13 +111,8 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
 
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
-    full_pipes = pipes.tile_pipes(gpu, profile, operations or profile.operations, shape, c.tensor_rate)
-    mask_cycles = pipes.mask_alu_cycles(gpu, profile, shape)
-    part_pipes = {**full_pipes, "alu": full_pipes["alu"] + mask_cycles}
-    tile_bytes = pipes.l2_bytes_per_tile(profile, shape)
-    l2_cycles = tile_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz  # at the share of one SM
-    full_cycles = np.maximum(pipes.combine(profile, full_pipes), l2_cycles)
-    part_cycles = np.maximum(pipes.combine(profile, part_pipes), l2_cycles)
+    work = operations or profile.operations
+    tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate, clock_hz)
 
     # Step 5: CTAs over SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
@@ -128,9 +123,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     if profile.split_kv != "always":
         splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
-    busy = (c.visited - masked) * flat(full_cycles) + masked * flat(part_cycles)
-    # Each part of a split takes whole tiles.
-    busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
+    if (splits > 1).any():  # each part takes whole tiles
+        busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_cycles = rows * c.dim_v * c.query_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
     latency = profile.round_trips * gpu.dram_latency_s * clock_hz + output_cycles
@@ -146,7 +141,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     steady_s = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms / clock_hz
 
     # Step 6: traffic and its floors.
-    moved = _traffic(gpu, profile, c, shape, tile_bytes, tiles_visited, q_tiles, head_groups)
+    moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes)
     fill_s = gpu.dram_latency_s
@@ -156,14 +151,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-    merge_s = np.where(splits > 1, once_s + memory.l2_seconds(gpu, merge_bytes) + 2.0 * gpu.dram_latency_s, 0.0)
-    append_s = np.where(
-        c.append_bytes > 0,
-        once_s + memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim),
-        0.0,
-    )
-    permute_s = _permute(gpu, c)
+    merge_s, append_s, permute_s = _passes(gpu, c, once_s, splits)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -177,9 +165,9 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     }
     per_tile = tiles_visited * head_groups / gpu.sms / clock_hz
     masked_tiles = np.add.reduceat(masked * c.count, c.row) * head_groups / gpu.sms / clock_hz
-    limits = {name: cycles * per_tile for name, cycles in full_pipes.items()}
-    limits["mask"] = mask_cycles * masked_tiles
-    limits["sm_l2"] = l2_cycles * per_tile
+    limits = {name: cycles * per_tile for name, cycles in tile.pipes.items()}
+    limits["mask"] = tile.mask * masked_tiles
+    limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
@@ -199,14 +187,16 @@ def packed_heads(
 
 
 def _traffic(
-    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
+    gpu: GPU, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
     q_tiles: Floats, head_groups: Floats,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
-    scores = tiles_visited * head_groups * shape.rows * shape.keys
-    # A fiber of scores that fits half of an SM's shared memory stays there between passes.
-    stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
-    spilled = np.where(stays, 0.0, scores * c.spill_bytes)
+    spilled: Floats | float = 0.0
+    if c.spill_bytes.any():
+        # A fiber of scores that fits half of an SM's shared memory stays there between passes.
+        stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
+        scores = tiles_visited * head_groups * shape.rows * shape.keys
+        spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = np.minimum(c.keys, tiles_visited * shape.keys)
     return memory.traffic(
         gpu,
@@ -221,14 +211,24 @@ def _traffic(
     )
 
 
-def _permute(gpu: GPU, c: Calls) -> Floats:
-    """Q, K, V into tile order and O back."""
-    query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
-    key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
-    # Two tensors each of the query's and of the key's shape: two copies of their mean size, twice.
-    once = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes)
-    twice = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes)
-    return np.where(c.permute_axes > 0, 2.0 * once + 2.0 * twice, 0.0)
+def _passes(gpu: GPU, c: Calls, once_s: Floats, splits: Floats) -> tuple[Floats, Floats, Floats]:
+    """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
+    merge_s = append_s = permute_s = np.zeros_like(once_s)
+    if (splits > 1).any():
+        partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
+        merging_s = once_s + memory.l2_seconds(gpu, partial_bytes) + 2.0 * gpu.dram_latency_s
+        merge_s = np.where(splits > 1, merging_s, 0.0)
+    if c.append_bytes.any():
+        appending_s = memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim)
+        append_s = np.where(c.append_bytes > 0, once_s + appending_s, 0.0)
+    if c.permute_axes.any():
+        # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
+        query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
+        key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
+        query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes)
+        key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes)
+        permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
+    return merge_s, append_s, permute_s
 
 
 PER_CLASS = ("visited", "full", "count")

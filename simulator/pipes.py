@@ -6,6 +6,7 @@ All functions take scalars or arrays of configurations; arrays broadcast.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,6 +38,69 @@ class TileShape:
     dim_v: Floats
     kv_bytes: Floats
     axes: Floats
+
+
+@dataclass(frozen=True)
+class TileCycles:
+    """What a KV tile costs a CTA, in cycles unless said otherwise.
+
+    Attributes:
+        full, partial: a tile without and with an element mask, all pipes together.
+        pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
+        l2_bytes: bytes exchanged with the L2.
+    """
+
+    full: Floats
+    partial: Floats
+    pipes: dict[str, Floats]
+    mask: Floats
+    l2: Floats
+    l2_bytes: Floats
+
+
+def tile_cycles(
+    gpu: GPU,
+    profile: KernelProfile,
+    operations: TileOperations,
+    tile: TileShape,
+    tensor_rate: Floats,
+    clock_hz: float,
+) -> TileCycles:
+    """Cycles of a KV tile: the pipes combined by the kernel's overlap, and no faster than its data comes."""
+    if tile.rows.size == 1:  # predictions one at a time ask for few tile shapes, again and again
+        sizes = (tile.rows, tile.mma_rows, tile.keys, tile.dim, tile.dim_v, tile.kv_bytes, tile.axes, tensor_rate)
+        return _one_tile(gpu, profile, operations, clock_hz, *(float(size[0]) for size in sizes))
+    return _tile_cycles(gpu, profile, operations, tile, tensor_rate, clock_hz)
+
+
+@lru_cache(maxsize=4096)
+def _one_tile(
+    gpu: GPU, profile: KernelProfile, operations: TileOperations, clock_hz: float, *sizes: float
+) -> TileCycles:
+    *shape, tensor_rate = (np.array([size]) for size in sizes)
+    return _tile_cycles(gpu, profile, operations, TileShape(*shape), tensor_rate, clock_hz)
+
+
+def _tile_cycles(
+    gpu: GPU,
+    profile: KernelProfile,
+    operations: TileOperations,
+    tile: TileShape,
+    tensor_rate: Floats,
+    clock_hz: float,
+) -> TileCycles:
+    full = tile_pipes(gpu, profile, operations, tile, tensor_rate)
+    mask = mask_alu_cycles(gpu, profile, tile)
+    moved = l2_bytes_per_tile(profile, tile)
+    l2 = moved / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
+    return TileCycles(
+        full=np.maximum(combine(profile, full), l2),
+        partial=np.maximum(combine(profile, {**full, "alu": full["alu"] + mask}), l2),
+        pipes=full,
+        mask=mask,
+        l2=l2,
+        l2_bytes=moved,
+    )
 
 
 def tile_pipes(
