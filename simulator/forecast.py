@@ -6,6 +6,7 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -172,17 +173,16 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
 
-def packed_heads(
-    profile: KernelProfile, queries: Floats, gqa_ratio: Floats, tile_q: Floats, windowed: Floats
-) -> Floats:
+def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, tile_q: Any, windowed: Any) -> Any:
     """Query heads that share keys and are packed into one Q tile: as many as fit when the queries do not fill it.
 
-    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads.
+    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numpy
+    scalars or arrays.
     """
     most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
     packs = (queries <= most_queries) & (gqa_ratio <= profile.max_packed)
     if not profile.packs_windows:
-        packs &= windowed == 0
+        packs = packs & (windowed == 0)
     return np.where(packs, np.minimum(gqa_ratio, np.maximum(1.0, np.floor(tile_q / queries))), 1.0)
 
 

@@ -17,7 +17,7 @@ from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .profile import KernelProfile, baseline_profile, choose_profile
-from .tiles import Floats, TileWork
+from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
@@ -208,37 +208,45 @@ def single_call(
     if conditions.appends:
         heads = 2 * w.kv_heads + (w.heads if conditions.rotates else 0)
         appended = w.batch * w.tokens * heads * w.head_dim * DTYPE_BYTES[w.dtype]
-    return Calls(
-        batch=_one(w.batch),
-        heads=_one(w.heads),
-        kv_heads=_one(w.kv_heads),
-        queries=_one(w.tokens),
-        keys=_one(w.kv_tokens),
-        dim=_one(w.head_dim),
-        dim_v=_one(w.dim_v),
-        query_bytes=_one(DTYPE_BYTES[w.dtype]),
-        kv_bytes=_one(DTYPE_BYTES[w.kv_dtype or w.dtype]),
-        tensor_rate=_one(tensor_rate(gpu, w.dtype)),
-        tile_q=_one(math.prod(q_tile)),
-        tile_kv=_one(math.prod(kv_tile)),
-        packed=packed_heads(
-            profile, _one(w.tokens), _one(w.gqa_ratio), _one(math.prod(q_tile)), _one(work.pairs < work.dense_pairs)
-        ),
-        axes=_one(pattern.axes),
-        mask_all=_one(masks_all(profile, pattern, workload, tiles, work)),
-        permute_axes=_one(len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0),
+    tile_q = math.prod(q_tile)
+    windowed = float(work.pairs < work.dense_pairs)
+    values = {
+        "batch": w.batch,
+        "heads": w.heads,
+        "kv_heads": w.kv_heads,
+        "queries": w.tokens,
+        "keys": w.kv_tokens,
+        "dim": w.head_dim,
+        "dim_v": w.dim_v,
+        "query_bytes": DTYPE_BYTES[w.dtype],
+        "kv_bytes": DTYPE_BYTES[w.kv_dtype or w.dtype],
+        "tensor_rate": tensor_rate(gpu, w.dtype),
+        "tile_q": tile_q,
+        "tile_kv": math.prod(kv_tile),
+        "packed": packed_heads(profile, *map(np.float64, (w.tokens, w.gqa_ratio, tile_q, windowed))),
+        "axes": pattern.axes,
+        "mask_all": masks_all(profile, pattern, workload, tiles, work),
+        "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
         # 2 for writing and reading, at the dtype that frameworks keep scores in.
-        spill_bytes=_one(2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0),
-        passes=_one(cascade.key_passes if cascade else 1),
-        append_bytes=_one(appended),
-        select_s=_one(_selection_s(gpu, workload, pattern, conditions)),
-        warm=_one(conditions.warm_l2),
-        graph=_one(conditions.graph),
+        "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
+        "passes": cascade.key_passes if cascade else 1,
+        "append_bytes": appended,
+        "select_s": _selection_s(gpu, workload, pattern, conditions),
+        "warm": conditions.warm_l2,
+        "graph": conditions.graph,
+    }
+    columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
+    return Calls(
+        **dict(zip(values, columns, strict=True)),
         visited=work.visited,
         full=work.full,
         count=work.count,
-        row=np.zeros(1, dtype=np.int64),
+        row=_FIRST,
     )
+
+
+# Index of the first class of a single call.
+_FIRST = np.zeros(1, dtype=np.int64)
 
 
 def _selection_s(gpu: GPU, workload: Workload, pattern: Pattern, conditions: Conditions) -> float:
@@ -247,10 +255,6 @@ def _selection_s(gpu: GPU, workload: Workload, pattern: Pattern, conditions: Con
         return 0.0
     launch_s = gpu.graph_launch_s if conditions.graph else gpu.launch_s
     return memory.selection_seconds(gpu, cost, tensor_rate(gpu, workload.dtype), launch_s)
-
-
-def _one(value: float) -> Floats:
-    return np.array([value], dtype=np.float64)
 
 
 def masks_all(

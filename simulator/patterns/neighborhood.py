@@ -239,8 +239,9 @@ def _axis_maskless(length: int, w: int, s: int, causal: bool, tq: int, tk: int) 
         return False
     if w == length:
         return True
-    last = np.array([(length - 1) // s * s])
-    aligned_end = length % s == 0 or int(window_start(last, length, w, s, False)[0]) % tk == 0
+    leader = min((length - 1) // s * s + s // 2, length - 1)
+    last_start = min(max(leader - w // 2, 0), length - w)
+    aligned_end = length % s == 0 or last_start % tk == 0
     half = w // 2 - s // 2
     aligned_start = half % tk == 0 or (length % tk == 0 and -(-length // s) == 2 and s + s // 2 >= length - w)
     return s % tq == 0 and w % tk == 0 and aligned_end and aligned_start
