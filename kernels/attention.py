@@ -41,51 +41,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def band_blocks(
-    first, last, other_len, shift, left, right,
-    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Return blocks [low, high) that rows [first, last] touch, and [full_low, full_high) wholly inside the band."""
-    low_key = 0
-    full_low_key = 0
-    high_key = other_len
-    full_high_key = other_len
-    if HAS_LEFT:
-        low_key = tl.maximum(first + shift - left, 0)
-        full_low_key = tl.maximum(last + shift - left, 0)
-    if HAS_RIGHT:
-        high_key = tl.minimum(tl.maximum(last + shift + right + 1, 0), other_len)
-        full_high_key = tl.minimum(tl.maximum(first + shift + right + 1, 0), other_len)
-    low = low_key // BLOCK
-    high = tl.maximum((high_key + BLOCK - 1) // BLOCK, low)
-    # Blocks past the other end exist only when a window lies wholly beyond it: then nothing is visited.
-    high = tl.where(high_key > low_key, high, low)
-    full_low = tl.minimum((full_low_key + BLOCK - 1) // BLOCK, high)
-    full_low = tl.maximum(full_low, low)
-    full_high = tl.minimum(tl.maximum(full_high_key // BLOCK, full_low), high)
-    return low, high, full_low, full_high
-
-
-@triton.jit
-def load_rows(
-    pointers, start, stride, rows, columns, length,
-    CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-):  # fmt: skip
-    """Load rows start..start+BLOCK of a matrix; rows past ``length`` (if CHECK) and padded columns are zero."""
-    # Only the scalar part needs 64 bits: a tile spans less than 2**31 elements, a tensor may not.
-    at = pointers + start.to(tl.int64) * stride
-    if CHECK:
-        keep = (start + rows < length)[:, None]
-        if DIM != BLOCK_DIM:
-            keep = keep & (columns < DIM)[None, :]
-        return tl.load(at, mask=keep, other=0.0)
-    else:
-        if DIM != BLOCK_DIM:
-            return tl.load(at, mask=(columns < DIM)[None, :], other=0.0)
-        else:
-            return tl.load(at)
+from .tiles import band_blocks, load_rows, mma
 
 
 @triton.jit
@@ -94,8 +50,8 @@ def partial_mask(
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr, SPARSE_KV: tl.constexpr,
     MASK: tl.constexpr, MASK_ARGS: tl.constexpr,
 ):  # fmt: skip
-    """Return which pairs of ``query`` [M, 1] and ``key`` [1, N] count."""
-    keep = (key < kv_len) & (query >= 0)
+    """Return which pairs of ``query`` and ``key`` count; the two broadcast against each other."""
+    keep = key < kv_len
     if HAS_LEFT:
         keep = keep & (key >= query + (shift - left))
     if HAS_RIGHT:
@@ -139,7 +95,7 @@ def _attend(
             k = k_src.load([start, 0])
         else:
             k = load_rows(k_src, start, stride_kn, rows, columns, kv_len, MASKED, HEAD_DIM, BLOCK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        scores = mma(q, tl.trans(k), None, PRECISION)
         if MASKED:
             bits_at = bits_ptr
             if BITS:
@@ -164,7 +120,7 @@ def _attend(
             v = v_src.load([start, 0])
         else:
             v = load_rows(v_src, start, stride_vn, rows, columns_v, kv_len, MASKED, V_HEAD_DIM, BLOCK_DV)
-        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
+        acc = mma(weights.to(v.dtype), v, acc, PRECISION)
         top = top_new
     return acc, total, top
 

@@ -1,9 +1,10 @@
 """Masks of partial blocks: Triton functions, given to the kernels as constexprs.
 
-A mask is a ``@triton.jit`` function ``mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr)``. ``query`` is int32
-[M, 1] and ``key`` int32 [1, N] (positions in the order the tokens lie in memory); ``aux_ptr`` points at the ``aux``
-tensor given to the call (None without one); ``ARGS`` is a tuple of Python ints. It returns a bool block that
-broadcasts to [M, N], true where the pair counts. Users may write their own.
+A mask is a ``@triton.jit`` function ``mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr)``. ``query`` and ``key``
+are int32 positions (in the order the tokens lie in memory), shaped [M, 1] and [1, N] forward and [1, M] and [N, 1] for
+the gradients of keys and values: let them broadcast. Positions past the ends occur; what a mask says there is ignored.
+``aux_ptr`` points at the ``aux`` tensor given to the call (None without one); ``ARGS`` is a tuple of Python ints. The
+function returns a bool block, true where the pair counts. Users may write their own.
 """
 
 from __future__ import annotations
