@@ -16,11 +16,14 @@ from .space import KernelConfig, architecture_number, attention_space
 
 #: Pipes that a result always names, so that a reader need not guess whether a missing one means none.
 LOOP_PIPES = ("tensor", "exp", "fp32", "integer", "shared", "global", "barrier")
-#: mma.sync on an H100 reaches 63% of the wgmma peak (facts: gpu_bottlenecks.md).
+# : mma.sync against the peak. Hopper: 62.9% on an H800 (Luo et al., arXiv 2501.12084v2). Blackwell: 1024
+# FMA per
+#: clock per SM on a B300 (QuickRunCUDA, ademeure) of 4096.
 _MMA_SYNC_SHARE_SM90 = 0.63
+_MMA_SYNC_SHARE_SM100 = 0.25
 _WGMMA_LEAST_COLUMNS = 64  # narrower wgmma does not reach the peak rate
 _MMA_MOST_COLUMNS = 256  # of one wgmma or tcgen05 instruction
-_TCGEN05_ROWS = 128  # an instruction of 64 rows uses half the tensor core
+_TCGEN05_ROWS = 128  # an instruction of 64 rows runs at half rate (SemiAnalysis, measured on a B200)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def _mma_warnings(facts: CompileFacts) -> Iterable[str]:
     if "mma.sync" in families and facts.arch == "sm_90":
         yield f"mma.sync on Hopper: no wgmma, at most {_MMA_SYNC_SHARE_SM90:.0%} of the tensor peak"
     if "mma.sync" in families and facts.arch in ("sm_100", "sm_103"):
-        yield "mma.sync on Blackwell: no tcgen05, tensor memory stays unused"
+        yield f"mma.sync on Blackwell: no tcgen05, at most {_MMA_SYNC_SHARE_SM100:.0%} of the tensor peak"
     wanted = min(config.block_n, config.padded_head_dim, _MMA_MOST_COLUMNS)
     for mma in sorted(loop.mma):
         if mma.family in ("wgmma", "tcgen05") and 0 < mma.n < wanted:
@@ -204,4 +207,4 @@ def _mma_warnings(facts: CompileFacts) -> Iterable[str]:
         elif mma.family == "wgmma" and 0 < mma.n < _WGMMA_LEAST_COLUMNS:
             yield f"{mma}: fewer than {_WGMMA_LEAST_COLUMNS} columns do not reach the peak rate"
         if mma.family == "tcgen05" and 0 < mma.m < _TCGEN05_ROWS:
-            yield f"{mma}: fewer than {_TCGEN05_ROWS} rows use part of the tensor core"
+            yield f"{mma}: fewer than {_TCGEN05_ROWS} rows run at half rate"

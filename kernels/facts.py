@@ -97,6 +97,10 @@ def facts_from_record(config: KernelConfig, arch: str, record: Mapping[str, Any]
     )
 
 
+def _selects(loop: KvLoop) -> float:
+    return loop.instructions.get("select", 0.0)
+
+
 def unpack(text: str) -> str:
     """Return a text that ``compile_worker.pack`` packed. Raises ValueError when it is damaged."""
     try:
@@ -120,6 +124,9 @@ def _loops(config: KernelConfig, record: Mapping[str, Any]) -> LoopReport:
     notes = list(report.notes)
     if not sass:
         notes.append("counts are from PTX: no disassembler for this architecture")
+    if len(report.loops) == 2 and _selects(report.loops[0]) > _selects(report.loops[1]):
+        # The full loop comes first in the source and masks nothing: seen otherwise, the order is not trusted.
+        notes.append("the first KV loop selects more than the second: full and partial may be exchanged")
     if config.warp_specialize and not ir.specialised:
         notes.append("warp_specialize had no effect: Triton left the loops whole")
     return LoopReport(report.loops, tuple(notes))

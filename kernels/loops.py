@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .flow import Flow, Loop, find_loops, steady_blocks
-from .sass import PIPES, SASS, Isa, Mma, count_mma, count_pipes
+from .sass import PIPES, SASS, Isa, Mma, count_mma, count_pipes, count_shared_bytes
 from .ttgir import GpuIr, Region
 
 WARP = 32
@@ -38,13 +38,15 @@ class Tile:
 
 @dataclass(frozen=True)
 class Part:
-    """One machine loop: who runs it, how many warps (0 when unknown), and its instructions per trip and
-    warp.
+    """One machine loop: who runs it, how many warps (0 when unknown), and what one warp does per trip.
+
+    ``instructions`` by pipe; ``shared_bytes`` moved through shared memory (``sass.shared_bytes_of``).
     """
 
     role: str
     warps: int
     instructions: dict[str, int]
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class KvLoop:
     mma: dict[Mma, int]
     tiles_per_trip: float
     mma_flop: float
-    exp: float
+    exp: float | None
     copies: tuple[int, int]
     tile: Tile
 
@@ -89,16 +91,21 @@ class KvLoop:
         return {pipe: total[pipe] for pipe in PIPES if pipe in total}
 
     @property
+    def shared_bytes(self) -> float:
+        """Bytes that warps move through shared memory per KV tile and CTA, without bank conflicts."""
+        return sum(part.shared_bytes * part.warps for part in self.parts) / self.tiles_per_trip
+
+    @property
     def pairs(self) -> int:
         """Scores in one tile: the exponentials that the softmax itself needs."""
         return self.tile.block_m * self.tile.block_n
 
     @property
-    def exp_corrections_per_row(self) -> float:
+    def exp_corrections_per_row(self) -> float | None:
         """Exponentials beyond one per score, per query row: rescaling factors, once for each thread that
         holds one.
         """
-        return (self.exp / self.copies[0] - self.pairs) / self.tile.block_m
+        return None if self.exp is None else (self.exp / self.copies[0] - self.pairs) / self.tile.block_m
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class _Hot:
 
     mma: dict[Mma, int]
     pipes: dict[str, int]
+    shared_bytes: int
     nested: bool
 
     @property
@@ -173,7 +181,7 @@ def _hot_loops(flow: Flow, isa: Isa) -> list[_Hot]:
         mma = dict(count_mma(flow, blocks, isa))
         if not mma and "exp" not in pipes:
             return False
-        hot.append(_Hot(mma, pipes, nested))
+        hot.append(_Hot(mma, pipes, count_shared_bytes(flow, blocks, isa), nested))
         return True
 
     for root in find_loops(flow):
@@ -186,25 +194,27 @@ def _regroup(
 ) -> list[list[tuple[_Hot, str, int]]]:
     """Put the machine loops of each warp-specialised KV loop together.
 
-    The default regions run outside the loop that hands work to the other warps, the partitions inside it,
-    both in program order. Where that does not match the dialect's regions, a note says so and MMA and
-    softmax loops are paired in address order with unknown warps.
+    The default regions run outside the loop that hands work to the other warps, the partitions inside it;
+    of those that hold the same (softmax, MMA), the first in the code belongs to the first KV loop. Where
+    that does not match Triton's regions, a note says so, and MMA and softmax loops are paired in address
+    order with unknown warps.
     """
-    defaults = [loop for loop in hot if not loop.nested]
-    workers = [loop for loop in hot if loop.nested]
+    rest = list(hot)
     groups: list[list[tuple[_Hot, str, int]]] = []
     for regions in ir.specialised:
         group: list[tuple[_Hot, str, int]] = []
         for number, region in enumerate(regions):
             if not (region.exp or region.mma):
                 continue
-            queue = defaults if number == 0 else workers
-            if not queue or queue[0].region != (region.exp, region.mma):
-                notes.append("the code's loops do not follow the order of Triton's warp-specialised regions")
+            wanted = (number > 0, (region.exp, region.mma))
+            loop = next((loop for loop in rest if (loop.nested, loop.region) == wanted), None)
+            if loop is None:
+                notes.append("the code lacks a loop that Triton's warp-specialised regions have")
                 return _pair_by_order(hot)
-            group.append((queue.pop(0), _role(region, number), region.warps))
+            rest.remove(loop)
+            group.append((loop, _role(region, number), region.warps))
         groups.append(group)
-    if defaults or workers or not groups:
+    if rest or not groups:
         notes.append("some loops belong to no warp-specialised region that Triton lists")
         return _pair_by_order(hot)
     return groups
@@ -250,6 +260,7 @@ def _kv_loop(
         notes.append(
             f"{name}: {flop:.0f} FLOP of matrix instructions per trip, expected a multiple of {planned:.0f}"
         )
-    exp = sum(loop.pipes.get("exp", 0) * WARP * warps for loop, _, warps in group) / trips
-    parts = tuple(Part(role, warps, loop.pipes) for loop, role, warps in group)
+    known = all(warps for loop, _, warps in group if "exp" in loop.pipes)
+    exp = sum(loop.pipes.get("exp", 0) * WARP * warps for loop, _, warps in group) / trips if known else None
+    parts = tuple(Part(role, warps, loop.pipes, loop.shared_bytes) for loop, role, warps in group)
     return KvLoop(name, parts, mma, trips, flop / trips, exp, copies, tile)

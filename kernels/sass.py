@@ -74,6 +74,27 @@ def pipe_of(opcode: str) -> str:
     return "other"
 
 
+_MATRICES = re.compile(r"^(?:LDSM|STSM)\.16\.MT?88(?:\.(\d))?")
+_SHARED = re.compile(r"^(?:LDS|STS|LDGSTS|ATOMS|LDL|STL)\b(?!M)(?:.*\.(64|128)\b)?")
+
+
+def shared_bytes_of(opcode: str) -> int:
+    """Return the bytes one warp moves between registers and the shared memory and L1 array.
+
+    Bank conflicts are not counted, and less than 4 bytes a lane count as 4: a wavefront moves 128 bytes at
+    most. Loads from global to shared memory (LDGSTS) and spills go through the same array; TMA and the
+    operands that wgmma and tcgen05 fetch themselves are not instructions of a warp and give 0.
+
+    >>> shared_bytes_of("LDSM.16.MT88.4"), shared_bytes_of("STS.128"), shared_bytes_of("LDGSTS.E")
+    (512, 512, 128)
+    """
+    if matrices := _MATRICES.match(opcode):
+        return 128 * int(matrices[1] or 1)
+    if access := _SHARED.match(opcode):
+        return int(access[1] or 32) * 4
+    return 0
+
+
 def _jump(opcode: str, predicate: str, operands: str) -> tuple[Jump, tuple[str, ...], bool]:
     """Return (kind of jump, labels it may reach, whether the next instruction may follow)."""
     stem = opcode.split(".", 1)[0]
@@ -229,13 +250,17 @@ def _last_write(instructions: Sequence[Instruction], register: str) -> int | str
 
 @dataclass(frozen=True)
 class Isa:
-    """How to read one instruction set: the pipe of an opcode, and the matrix instruction at a place."""
+    """How to read one instruction set.
+
+    The pipe of an opcode, the matrix instruction at a place, the bytes of shared memory an opcode moves.
+    """
 
     pipe_of: Callable[[str], str]
     mma_of: Callable[[Flow, int, int], Mma | None]
+    shared_bytes_of: Callable[[str], int]
 
 
-SASS = Isa(pipe_of, mma_of)
+SASS = Isa(pipe_of, mma_of, shared_bytes_of)
 
 
 def count_pipes(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> dict[str, int]:
@@ -246,6 +271,13 @@ def count_pipes(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> dict[str,
             pipe = isa.pipe_of(instruction.opcode)
             counts[pipe] = counts.get(pipe, 0) + 1
     return {pipe: counts[pipe] for pipe in PIPES if pipe in counts}
+
+
+def count_shared_bytes(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> int:
+    """Return the bytes that one warp moves through shared memory in ``blocks``; see ``shared_bytes_of``."""
+    return sum(
+        isa.shared_bytes_of(instruction.opcode) for block in blocks for instruction in flow.body(block)
+    )
 
 
 def count_mma(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> Mapping[Mma, int]:

@@ -125,7 +125,7 @@ def test_what_does_not_fit_says_why(gpu: str, changes: dict[str, Any], reason: s
         ),
         (
             with_mma(Mma("tcgen05", 64, 64, 16, 0), arch="sm_100"),
-            "fewer than 128 rows use part of",
+            "fewer than 128 rows run at half rate",
         ),
         (
             dataclasses.replace(GOOD, loops=(dataclasses.replace(GOOD.loops[0], copies=(2, 1)),)),
