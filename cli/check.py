@@ -52,6 +52,7 @@ class _BadInput(click.ClickException):
     help="dense, causal, window, blocks or bits: what is compiled in.",
 )
 @click.option("--grid", is_flag=True, help="Sweep a list of tilings instead of the one given.")
+@click.option("--prune", is_flag=True, help="With --grid: leave out what is hopeless by arithmetic.")
 @click.option(
     "--workers", type=click.IntRange(1), default=None, help="Compiler processes [default: CPUs, at most 8]."
 )
@@ -72,6 +73,7 @@ def check(
     warp_specialize: bool,
     pattern: str,
     grid: bool,
+    prune: bool,
     workers: int | None,
     timeout: float,
     as_json: bool,
@@ -94,7 +96,7 @@ def check(
             kernel, head_dim, dtype, pattern, block_m, block_n, num_warps, num_stages, tma, warp_specialize
         )
         if grid:
-            jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern)
+            jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern, prune=prune)
         else:
             jobs = _one_config(names, config)
         results = _run(jobs, workers, timeout)

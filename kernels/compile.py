@@ -1,7 +1,7 @@
 """Compile kernels for GPUs that are not there, many at a time, remembering every answer.
 
 ``compile_one`` and ``compile_many`` look in the disk cache first; what is missing goes to a pool of
-processes (or to any ``concurrent.futures.Executor`` whose workers are processes, such as a
+processes (or to any ``concurrent.futures.Executor``, such as a
 ``dask.distributed`` client's). A configuration that does not compile is a result with its reason, not an
 exception.
 """
@@ -46,11 +46,10 @@ def compile_many(
 ) -> list[CompileFacts]:
     """Return the facts of each (configuration, architecture), in the order given.
 
-    ``executor`` runs the jobs that are not cached; its workers must be processes started afresh (spawn),
-    since a job forks and must not see TRITON_INTERPRET. Without one, ``workers`` processes (default: the
-    CPUs, at most 8) are started. ``timeout_s`` bounds each job in seconds. ``on_result`` is called in this
-    process as each comes in. Raises InputError for an architecture that is not known, and when Triton is
-    needed but not installed.
+    ``executor`` runs the jobs that are not cached: any will do, processes of one thread each are fastest.
+    Without one, ``workers`` processes (default: the CPUs, at most 8) are started. ``timeout_s`` bounds each
+    job in seconds. ``on_result`` is called in this process as each comes in. Raises InputError for an
+    architecture that is not known, and when Triton is needed but not installed.
     """
     for arch in {arch for _, arch in jobs}:
         architecture_number(arch)

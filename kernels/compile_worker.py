@@ -15,7 +15,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,6 +29,7 @@ from .space import KernelConfig, architecture_number
 from .ttgir import without_locations
 
 _POLL_S = 0.02
+_START_S = 60.0  # for an interpreter to start and import Triton, on a busy machine
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _REASON_LENGTH = 400
 
@@ -37,9 +40,12 @@ def compile_job(config: Mapping[str, Any], arch: str, source: str, timeout_s: fl
     ``source`` is ``kernel_hash`` as the caller sees it: a worker that sees another (a file edited
     meanwhile, another version on a remote machine) says so and compiles nothing, lest its answer be filed
     under the wrong source. The record holds "status" ("ok", "failed", "crashed", "timeout", "changed"),
-    "reason", "seconds" and, when ok, the raw facts that ``facts.facts_from_record`` reads. Run it in a
-    process without other threads, since it forks.
+    "reason", "seconds" and, when ok, the raw facts that ``facts.facts_from_record`` reads.
     """
+    if threading.active_count() > 1:
+        # A fork of a process with threads may inherit a lock that nobody will release: a dask worker, a
+        # test run.
+        return _in_new_process(config, arch, source, timeout_s)
     os.environ.pop("TRITON_INTERPRET", None)
     started = time.monotonic()
     try:
@@ -49,6 +55,39 @@ def compile_job(config: Mapping[str, Any], arch: str, source: str, timeout_s: fl
     record = _isolated(lambda scratch: _compile(KernelConfig(**config), arch, source, scratch), timeout_s)
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
+
+
+def _in_new_process(config: Mapping[str, Any], arch: str, source: str, timeout_s: float) -> dict[str, Any]:
+    """Run ``compile_job`` in an interpreter of its own, which costs it half a second to start."""
+    code = f"from {__name__} import main; main()"
+    asked = json.dumps([dict(config), arch, source, timeout_s])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("TRITON_INTERPRET", None)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=asked,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+            timeout=timeout_s + _START_S,
+        )
+        record: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {
+            "status": "timeout",
+            "reason": f"the compiler took longer than {timeout_s:g} s",
+            "seconds": timeout_s,
+        }
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+        return {"status": "crashed", "reason": f"the compiling process failed: {error}"}
+    return record
+
+
+def main() -> None:
+    """Read the arguments of ``compile_job`` as JSON from stdin and print its record as JSON."""
+    print(json.dumps(compile_job(*json.load(sys.stdin))))
 
 
 def die_with_parent() -> None:

@@ -11,6 +11,7 @@ Registers are a linear model of what a thread keeps, with constants fitted to th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from .occupancy import TMEM_LEAST_COLUMNS, occupancy, tmem_columns_per_sm
-from .space import architecture_number
+from .space import KernelConfig, architecture_number
 
 #: How the register constants came about: command, data, date.
 FITTED_ON = "python -m attncast.kernels.static_report --fit: Triton 3.9.0, head dim 64, November 2026"
+DTYPE_BYTES = {"fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 PATHS = ("mma.sync", "wgmma", "tcgen05", "specialised")
 #: Registers per thread = constants . (1, output, scores, addresses), by path; see ``register_terms``.
 REGISTER_CONSTANTS: dict[str, tuple[float, float, float, float]] = {
@@ -89,6 +91,17 @@ def estimate(
     if shared.ndim == 0:
         return StaticEstimate(int(shared), int(columns), float(registers), bool(hopeless))
     return StaticEstimate(shared, columns, registers, hopeless)
+
+
+def estimate_configs(gpu: GPU, configs: Sequence[KernelConfig]) -> StaticEstimate:
+    """Return the estimate for a list of configurations, as arrays in its order."""
+    knobs = ("block_m", "block_n", "num_warps", "num_stages", "use_tma", "warp_specialize")
+    return estimate(
+        gpu,
+        head_dim=np.array([config.padded_head_dim for config in configs]),
+        dtype_bytes=np.array([DTYPE_BYTES[config.dtype] for config in configs]),
+        **{knob: np.array([int(getattr(config, knob)) for config in configs]) for knob in knobs},
+    )
 
 
 def mma_path(arch: str, rows: Array, special: Array) -> Array:

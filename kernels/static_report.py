@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .check import CheckResult
-from .static import PATHS, estimate, mma_path, register_terms
+from .static import PATHS, estimate_configs, mma_path, register_terms
 from .sweep import GPUS, sweep
 
 # : Bytes of a thread's registers in memory from which a configuration is not worth running: a quarter of
 # the file.
 HOPELESS_SPILL_BYTES = 256
 _FITTED_HEAD_DIM = 64
-_KNOBS = ("block_m", "block_n", "num_warps", "num_stages", "use_tma", "warp_specialize")
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Verdicts:
 def verdicts(results: Sequence[CheckResult]) -> Verdicts:
     """Hold the estimate against results of one GPU."""
     compiled = [result for result in results if result.facts.ok]
-    guess = estimate(results[0].gpu, **_arrays(compiled))
     facts = [result.facts for result in compiled]
+    guess = estimate_configs(results[0].gpu, [fact.config for fact in facts])
     spills = np.array([fact.spill_bytes or 0 for fact in facts])
     truth = np.array([not result.fits for result in compiled]) | (spills >= HOPELESS_SPILL_BYTES)
     shared = np.array([fact.shared_bytes or 0 for fact in facts]) - guess.shared_bytes
@@ -75,12 +74,6 @@ def verdicts(results: Sequence[CheckResult]) -> Verdicts:
     )
 
 
-def _arrays(results: Sequence[CheckResult]) -> dict[str, NDArray[np.int64]]:
-    configs = [result.facts.config for result in results]
-    arrays = {knob: np.array([int(getattr(config, knob)) for config in configs]) for knob in _KNOBS}
-    return {"head_dim": np.array([config.padded_head_dim for config in configs]), **arrays}
-
-
 def fit(results: Sequence[CheckResult]) -> dict[str, tuple[float, ...]]:
     """Return register constants by path: least squares over what neither spills nor sits at the limit."""
     terms: dict[str, list[NDArray[Any]]] = {name: [] for name in PATHS}
@@ -90,17 +83,25 @@ def fit(results: Sequence[CheckResult]) -> dict[str, tuple[float, ...]]:
         usable = facts.ok and result.fits and not facts.spill_bytes and (facts.registers or 0) < 255
         if not usable or config.head_dim != _FITTED_HEAD_DIM:
             continue
-        knobs = {name: values[0] for name, values in _arrays([result]).items()}
-        path = mma_path(facts.arch, knobs["block_m"], knobs["warp_specialize"])
-        row = register_terms(
-            path, knobs["head_dim"], knobs["block_m"], knobs["block_n"], knobs["num_warps"], knobs["use_tma"]
+        rows, keys, warps, dim, tma, special = map(
+            np.asarray,
+            (
+                config.block_m,
+                config.block_n,
+                config.num_warps,
+                config.padded_head_dim,
+                int(config.use_tma),
+                int(config.warp_specialize),
+            ),
         )
+        path = mma_path(facts.arch, rows, special)
+        row = register_terms(path, dim, rows, keys, warps, tma)
         terms[PATHS[int(path)]].append(row)
         seen[PATHS[int(path)]].append(facts.registers or 0)
     constants = {}
-    for name, rows in terms.items():
-        if len(rows) >= 4:
-            constants[name] = _not_negative(np.array(rows), np.array(seen[name]))
+    for name, kept in terms.items():
+        if len(kept) >= 4:
+            constants[name] = _not_negative(np.array(kept), np.array(seen[name]))
     return constants
 
 

@@ -175,6 +175,12 @@ def test_the_command_prints_json_and_tables() -> None:
     grid = CliRunner().invoke(command, ["-g", "h100", "--grid", "-d", "64"])
     assert grid.exit_code == 0
     assert grid.stdout.rstrip().endswith("104 of 104 fit.")
+    pruned = CliRunner().invoke(command, ["-g", "rtx5090", "--grid", "--prune", "--json"])
+    kept = json.loads(pruned.stdout)["results"]
+    assert 30 < len(kept) < 80
+    tiles = {(result["config"]["block_m"], result["config"]["block_n"]) for result in kept}
+    assert (128, 64) in tiles
+    assert (256, 128) not in tiles
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,13 @@ def test_an_executor_may_be_handed_in(own_cache: Path) -> None:
     assert cache.load(key) is None, "a crash is not an answer to keep"
 
 
+def test_threads_may_compile_too(compiled: dict[Job, CompileFacts], own_cache: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        (facts,) = compile_many([(FP8_ON_AMPERE, "sm_80")], executor=threads, use_cache=False)
+    assert facts.status == "failed"
+    assert facts.reason == compiled[(FP8_ON_AMPERE, "sm_80")].reason
+
+
 def _sleeps(scratch: Path) -> dict[str, object]:
     time.sleep(60)
     return {"status": "ok"}
