@@ -129,7 +129,8 @@ def _run(
     from ..kernels.check import check_jobs
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         distinct = len({(gpu.arch, config) for gpu, config in jobs})
         bar = progress.add_task("compiling", total=distinct)
         return check_jobs(
