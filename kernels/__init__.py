@@ -1,7 +1,8 @@
-"""Triton attention kernels that users can run, their plain PyTorch references, and the compiler's word on them.
+"""Triton attention kernels that users can run, their plain PyTorch references, and the compiler's word on
+them.
 
-Everything public is imported on first use: ``import attncast.kernels`` loads neither torch nor triton, so that the
-forecaster can read a configuration's resources on a machine that has neither.
+Everything public is imported on first use: ``import attncast.kernels`` loads neither torch nor triton, so
+that the forecaster can read a configuration's resources on a machine that has neither.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """Keeps a public name a function where a submodule is called the same (attention.py, decode.py).
 
-    Importing a submodule binds it as an attribute of its package; that binding alone is dropped here. The submodule is
-    still there for ``from attncast.kernels.attention import ...``.
+    Importing a submodule binds it as an attribute of its package; that binding alone is dropped here. The
+    submodule is still there for ``from attncast.kernels.attention import ...``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

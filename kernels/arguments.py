@@ -1,4 +1,4 @@
-"""Checks of what users pass to the kernels: each raises InputError naming the argument and what was expected."""
+"""Checks of what users pass to the kernels: InputError names the argument and what was expected of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def fault(name: str, expected: str, got: object) -> InputError:
 
 
 def need_device(name: str, tensor: torch.Tensor, kernel: Any) -> None:
-    """Raise RuntimeError unless ``kernel`` can run on ``tensor``: on a GPU, or anywhere under the interpreter."""
+    """Raise RuntimeError unless ``kernel`` can run on ``tensor``: on a GPU, or anywhere under the
+    interpreter.
+    """
     if tensor.is_cuda or not isinstance(kernel, triton.JITFunction):
         return
     raise RuntimeError(
@@ -39,7 +41,8 @@ def check_tensor(
     like: torch.Tensor | None = None,
     sizes: dict[str, int] | None = None,
 ) -> None:
-    """Check one tensor: its dims (``"batch head token dim"``), dtype, device, and the unit stride of its last dim.
+    """Check one tensor: its dims (``"batch head token dim"``), dtype, device, and the unit stride of its last
+    dim.
 
     ``sizes`` says what named dims must measure; ``like`` is the tensor whose dtype and device it must share.
     """
@@ -73,7 +76,9 @@ def check_head_dim(name: str, tensor: torch.Tensor) -> None:
 def check_qkv(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dtypes: tuple[torch.dtype, ...] = ATTENTION_DTYPES
 ) -> None:
-    """Check q [batch, heads, queries, dim], k [batch, KV heads, keys, dim] and v [batch, KV heads, keys, V dim]."""
+    """Check q [batch, heads, queries, dim], k [batch, KV heads, keys, dim] and v [batch, KV heads, keys, V
+    dim].
+    """
     check_tensor("q", q, "batch heads queries dim", dtypes=dtypes)
     check_tensor("k", k, "batch kv_heads keys dim", like=q, sizes={"batch": q.shape[0], "dim": q.shape[3]})
     sizes = {"batch": q.shape[0], "kv_heads": k.shape[1], "keys": k.shape[2]}
@@ -85,7 +90,9 @@ def check_qkv(
 
 
 def check_scale(scale: float | None, dim: int) -> float:
-    """Return the softmax scale, ``dim ** -0.5`` for None. The running maximum is scaled with it, so it is positive."""
+    """Return the softmax scale, ``dim ** -0.5`` for None. The running maximum is scaled with it, so it is
+    positive.
+    """
     scale = dim**-0.5 if scale is None else float(scale)
     if not 0.0 < scale < float("inf"):
         raise fault("scale", "a positive number", scale)
@@ -94,10 +101,14 @@ def check_scale(scale: float | None, dim: int) -> float:
 
 def check_window(window: tuple[int | None, int | None] | None, causal: bool) -> tuple[int | None, int | None]:
     """Return (left, right) of the band, None for no limit; -1 counts as None, as in flash-attn."""
-    left, right = (None, None) if window is None else (None if side in (None, -1) else side for side in window)
+    left, right = (
+        (None, None) if window is None else (None if side in (None, -1) else side for side in window)
+    )
     for side in (left, right):
         if side is not None and (not isinstance(side, int) or side < 0):
-            raise fault("window", "(left, right), each a number of tokens, or None or -1 for no limit", window)
+            raise fault(
+                "window", "(left, right), each a number of tokens, or None or -1 for no limit", window
+            )
     return left, 0 if causal else right
 
 

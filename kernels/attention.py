@@ -1,12 +1,14 @@
 """The forward attention kernel, ``attention_forward_kernel``: one kernel for every pattern.
 
-A program computes one Q tile of one head. The KV blocks it visits come in two runs: *full* blocks, where every
-pair counts and no mask is evaluated, and *partial* blocks, where one is. Where the runs come from is a constexpr:
+A program computes one Q tile of one head. The KV blocks it visits come in two runs: *full* blocks, where
+every pair counts and no mask is evaluated, and *partial* blocks, where one is. Where the runs come from is a
+constexpr:
 
-- ``LISTS=False``: a band ``row + shift - left <= key <= row + shift + right`` (dense, causal and windows). The
-  bounds of both runs are computed here, so nothing is materialised.
+- ``LISTS=False``: a band ``row + shift - left <= key <= row + shift + right`` (dense, causal and windows).
+  The bounds of both runs are computed here, so nothing is materialised.
 - ``LISTS=True``: per Q tile a count and a row of block numbers, for full and for partial blocks apart, as
-  FlexAttention's BlockMask has them. Their blocks (``SPARSE_Q`` x ``SPARSE_KV`` tokens) may be multiples of the tile.
+  FlexAttention's BlockMask has them. Their blocks (``SPARSE_Q`` x ``SPARSE_KV`` tokens) may be multiples of
+  the tile.
 
 The mask of a partial block is the conjunction of what is switched on: the end of the keys (always), the band
 (``HAS_LEFT``, ``HAS_RIGHT``), a Triton function (``MASK``, see masks.py) and packed bits (``BITS``).
@@ -32,8 +34,9 @@ Arguments, in order (pointers that a configuration does not use are None, that i
     MASK, MASK_ARGS     mask function or None, and the tuple of ints it is given
     PRECISION           of tl.dot on float32 operands ("ieee" or "tf32")
 
-The grid is one-dimensional: Q tiles (rounded up to whole SPARSE_Q blocks) x batch x heads. attention_launch.py
-holds the function that users call and ``forward_spec``, which gives the signature for compilation ahead of time.
+The grid is one-dimensional: Q tiles (rounded up to whole SPARSE_Q blocks) x batch x heads.
+attention_launch.py holds the function that users call and ``forward_spec``, which gives the signature for
+compilation ahead of time.
 """
 
 from __future__ import annotations
@@ -99,7 +102,9 @@ def _attend(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
+                    SPARSE_Q * SPARSE_KV // 32
+                )
             keep = partial_mask(
                 batch, head, queries[:, None], (start + rows)[None, :], kv_len, shift, left, right, bits_at,
                 bit_rows[:, None], (step % PER_BLOCK * BLOCK_N + rows)[None, :], aux_ptr,
@@ -107,8 +112,8 @@ def _attend(
             )  # fmt: skip
             scores = tl.where(keep, scores, float("-inf"))
         top_new = tl.maximum(top, tl.max(scores, 1) * scale_log2)
-        # Until a row has seen a key its maximum is -inf; a finite stand-in keeps inf - inf out of the exponents.
-        # A full block gives every row a key, so only masked blocks pay for this.
+        # Until a row has seen a key its maximum is -inf; a finite stand-in keeps inf - inf out of the
+        # exponents. A full block gives every row a key, so only masked blocks pay for this.
         anchor = top_new
         if MASKED:
             anchor = tl.where(top_new == float("-inf"), 0.0, top_new)
@@ -127,23 +132,20 @@ def _attend(
 
 @triton.jit
 def attention_forward_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr,
-    full_count_ptr, full_index_ptr, part_count_ptr, part_index_ptr, part_bits_ptr, bits_ptr, order_ptr, aux_ptr,
-    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
-    stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_om,
-    stride_lb, stride_lh, full_width, part_width,
-    batch_heads, heads, q_len, kv_len, shift, left, right, scale_log2,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, HEAD_GROUP: tl.constexpr,
-    LISTS: tl.constexpr, HAS_FULL: tl.constexpr, HAS_PARTIAL: tl.constexpr,
-    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr,
-    USE_TMA: tl.constexpr, WARP_SPECIALIZE: tl.constexpr,
-    MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, full_count_ptr, full_index_ptr, part_count_ptr, part_index_ptr,
+    part_bits_ptr, bits_ptr, order_ptr, aux_ptr, stride_qb, stride_qh, stride_qm, stride_kb, stride_kh,
+    stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_om, stride_lb, stride_lh,
+    full_width, part_width, batch_heads, heads, q_len, kv_len, shift, left, right, scale_log2,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPARSE_Q: tl.constexpr,
+    SPARSE_KV: tl.constexpr, HEAD_GROUP: tl.constexpr, LISTS: tl.constexpr, HAS_FULL: tl.constexpr,
+    HAS_PARTIAL: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr,
+    USE_TMA: tl.constexpr, WARP_SPECIALIZE: tl.constexpr, MASK: tl.constexpr, MASK_ARGS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention of one Q tile of one head; the module's docstring explains every argument."""
-    # Deal out the tiles of HEAD_GROUP heads at a time, those with most work first: the tail of the launch is then
-    # made of short programs, and the heads that share the L2 at any moment stay few.
+    # Deal out the tiles of HEAD_GROUP heads at a time, those with most work first: the tail of the launch is
+    # then made of short programs, and the heads that share the L2 at any moment stay few.
     PER_SPARSE: tl.constexpr = SPARSE_Q // BLOCK_M
     tiles = tl.cdiv(q_len, SPARSE_Q) * PER_SPARSE
     program = tl.program_id(0)
@@ -224,14 +226,16 @@ def attention_forward_kernel(
         )  # fmt: skip
     if HAS_PARTIAL:
         acc, total, top = _attend(
-            acc, total, top, q, k_src, v_src, part_at, part_bits_at, bits_ptr, aux_ptr, part_count, part_first,
-            gap_at, gap, batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift, left, right, scale_log2,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, SPARSE_Q, SPARSE_KV, LISTS,
-            True, HAS_LEFT, HAS_RIGHT, BITS, USE_TMA, WARP_SPECIALIZE, MASK, MASK_ARGS, PRECISION,
+            acc, total, top, q, k_src, v_src, part_at, part_bits_at, bits_ptr, aux_ptr, part_count,
+            part_first, gap_at, gap, batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift,
+            left, right, scale_log2, HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, SPARSE_Q, SPARSE_KV,
+            LISTS, True, HAS_LEFT, HAS_RIGHT, BITS, USE_TMA, WARP_SPECIALIZE, MASK, MASK_ARGS, PRECISION,
         )  # fmt: skip
 
-    # A row without a key: total is 0 and acc is 0, so dividing by 1 gives 0; log2(0) gives its lse, -inf.
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    # A row without a key has total 0, acc 0 and top -inf: with a total of 1 instead its output is 0, its lse
+    # -inf.
+    total = tl.where(total == 0.0, 1.0, total)
+    acc = acc / total[:, None]
     inside = queries < q_len
     keep = inside[:, None]
     if V_HEAD_DIM != BLOCK_DV:
@@ -241,5 +245,5 @@ def attention_forward_kernel(
     tl.store(out_at, acc.to(out_ptr.dtype.element_ty), mask=keep)
     if lse_ptr is not None:
         # 0.6931... is ln 2: inside, logarithms are binary; the caller's are natural.
-        lse = tl.where(total == 0.0, float("-inf"), (top + tl.log2(total)) * 0.6931471805599453)
+        lse = (top + tl.log2(total)) * 0.6931471805599453
         tl.store(lse_ptr + batch_head.to(tl.int64) * q_len + queries, lse, mask=inside)

@@ -19,7 +19,9 @@ LOG2_E = math.log2(math.e)
 
 
 def default_config(head_dim: int, capability: tuple[int, int] | None, dtype: torch.dtype) -> ForwardConfig:
-    """Return a configuration that fits; ``capability`` None (no GPU) gives the small tiles that interpret fast."""
+    """Return a configuration that fits; ``capability`` None (no GPU) gives the small tiles that interpret
+    fast.
+    """
     if capability is None:
         return ForwardConfig(32, 32, 4, 1)
     if dtype == torch.float32:
@@ -73,21 +75,22 @@ def attention(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention, forward, in one fused kernel.
 
-    Shapes: ``q`` [batch, heads, queries, dim], ``k`` [batch, kv_heads, keys, dim], ``v`` [batch, kv_heads, keys, v_dim];
-    kv_heads divides heads (GQA, MQA). dim and v_dim are multiples of 8 up to 256. fp16, bf16, fp32, or float8_e4m3fn
-    (sm_89 and newer); all three alike. Any strides with unit stride along dim.
+    Shapes: ``q`` [batch, heads, queries, dim], ``k`` [batch, kv_heads, keys, dim], ``v`` [batch, kv_heads,
+    keys, v_dim]; kv_heads divides heads (GQA, MQA). dim and v_dim are multiples of 8 up to 256. fp16, bf16,
+    fp32, or float8_e4m3fn (sm_89 and newer); all three alike. Any strides with unit stride along dim.
 
-    Which pairs count: all, or those of a band (``causal``, and ``window=(left, right)`` in tokens: key j counts for query
-    i when i + keys - queries - left <= j <= i + keys - queries + right; None or -1 means no limit), or those of
-    ``blocks``. On the partial blocks of ``blocks`` a mask decides: a Triton function ``mask`` (see masks.py) with
-    ``mask_args`` and ``aux``, the packed masks of the lists, or both; ``causal`` and ``window`` then apply to partial
-    blocks too. ``scale`` multiplies the scores, default dim ** -0.5.
+    Which pairs count: all, or those of a band (``causal``, and ``window=(left, right)`` in tokens: key j
+    counts for query i when i + keys - queries - left <= j <= i + keys - queries + right; None or -1 means no
+    limit), or those of ``blocks``. On the partial blocks of ``blocks`` a mask decides: a Triton function
+    ``mask`` (see masks.py) with ``mask_args`` and ``aux``, the packed masks of the lists, or both; ``causal``
+    and ``window`` then apply to partial blocks too. ``scale`` multiplies the scores, default dim ** -0.5.
 
-    Returns out [batch, heads, queries, v_dim] in ``out_dtype`` (default q's; bf16 for fp8), and with ``return_lse`` also
-    the natural log-sum-exp, float32 [batch, heads, queries]. A query without a key gives 0 and -inf.
+    Returns out [batch, heads, queries, v_dim] in ``out_dtype`` (default q's; bf16 for fp8), and with
+    ``return_lse`` also the natural log-sum-exp, float32 [batch, heads, queries]. A query without a key gives
+    0 and -inf.
 
-    Gradients do not flow: see attention_backward. Raises ValueError naming a bad argument, RuntimeError off a GPU
-    (unless TRITON_INTERPRET=1 was set).
+    Gradients do not flow: see attention_backward. Raises ValueError naming a bad argument, RuntimeError off a
+    GPU (unless TRITON_INTERPRET=1 was set).
     """
     check_qkv(q, k, v)
     scale = check_scale(scale, q.shape[-1])
@@ -101,7 +104,9 @@ def attention(
         if aux.device != q.device:
             raise fault("aux", f"a tensor on {q.device}", aux.device)
     capability = capability_of(q)
-    config = fit_to_blocks(config or default_config(max(q.shape[-1], v.shape[-1]), capability, q.dtype), blocks)
+    config = fit_to_blocks(
+        config or default_config(max(q.shape[-1], v.shape[-1]), capability, q.dtype), blocks
+    )
     if config.use_tma:
         prepare_tma(q, k, v, capability)
 
@@ -116,18 +121,18 @@ def attention(
     lists = list_arguments(blocks, q)
     with on_device(q):
         attention_forward_kernel[(tiles * batch * heads,)](
-            q, k, v, out, lse, *lists[:7], aux, *strides(q), *strides(k), *strides(v), *strides(out), *lists[7:],
-            batch * heads, heads, q_len, kv_len, kv_len - q_len, left or 0, right or 0, scale * LOG2_E,
-            GROUP=heads // k.shape[1], HEAD_DIM=dim, V_HEAD_DIM=v_dim, BLOCK_D=padded(dim), BLOCK_DV=padded(v_dim),
-            BLOCK_M=config.block_m, BLOCK_N=config.block_n, SPARSE_Q=sparse_q, SPARSE_KV=sparse_kv,
-            HEAD_GROUP=min(config.head_group, batch * heads), LISTS=blocks is not None,
+            q, k, v, out, lse, *lists[:7], aux, *strides(q), *strides(k), *strides(v), *strides(out),
+            *lists[7:], batch * heads, heads, q_len, kv_len, kv_len - q_len, left or 0, right or 0,
+            scale * LOG2_E, GROUP=heads // k.shape[1], HEAD_DIM=dim, V_HEAD_DIM=v_dim, BLOCK_D=padded(dim),
+            BLOCK_DV=padded(v_dim), BLOCK_M=config.block_m, BLOCK_N=config.block_n, SPARSE_Q=sparse_q,
+            SPARSE_KV=sparse_kv, HEAD_GROUP=min(config.head_group, batch * heads), LISTS=blocks is not None,
             HAS_FULL=blocks is None or blocks.has_full,
             HAS_PARTIAL=blocks.has_partial if blocks else band or kv_len % config.block_n != 0,
             HAS_LEFT=left is not None, HAS_RIGHT=right is not None,
-            BITS=blocks is not None and blocks.bits is not None,
-            USE_TMA=config.use_tma, WARP_SPECIALIZE=config.warp_specialize, MASK=mask, MASK_ARGS=tuple(mask_args),
-            PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-            num_warps=config.num_warps, num_stages=config.num_stages,
+            BITS=blocks is not None and blocks.bits is not None, USE_TMA=config.use_tma,
+            WARP_SPECIALIZE=config.warp_specialize, MASK=mask, MASK_ARGS=tuple(mask_args),
+            PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=config.num_warps,
+            num_stages=config.num_stages,
         )  # fmt: skip
     return out if lse is None else (out, lse)
 
@@ -151,14 +156,14 @@ def check_lists(blocks: BlockLists | None, q: torch.Tensor, k: torch.Tensor) -> 
 
 
 def list_arguments(blocks: BlockLists | None, q: torch.Tensor) -> tuple[Any, ...]:
-    """Return the kernels' list pointers (without aux), then stride_lb, stride_lh, full_width and part_width."""
+    """Return the list pointers (without aux), then stride_lb, stride_lh, full_width and part_width."""
     if blocks is None:
         return (None,) * 7 + (0, 0, 0, 0)
     b, h, rows = blocks.full_count.shape
     return (
-        blocks.full_count, blocks.full_index, blocks.part_count, blocks.part_index, blocks.part_bits, blocks.bits,
-        blocks.order, h * rows if b > 1 else 0, rows if h > 1 else 0, blocks.full_index.shape[-1],
-        blocks.part_index.shape[-1],
+        blocks.full_count, blocks.full_index, blocks.part_count, blocks.part_index, blocks.part_bits,
+        blocks.bits, blocks.order, h * rows if b > 1 else 0, rows if h > 1 else 0,
+        blocks.full_index.shape[-1], blocks.part_index.shape[-1],
     )  # fmt: skip
 
 

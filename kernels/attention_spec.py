@@ -1,7 +1,8 @@
 """What the compiler needs to know to build ``attention_forward_kernel``: no tensors, no torch, no GPU.
 
-``ForwardConfig`` holds the knobs of a launch; ``forward_spec`` turns a configuration and a use into the signature,
-constexprs and attributes of ``triton.compiler.ASTSource``, the same that the launch on a GPU ends up with.
+``ForwardConfig`` holds the knobs of a launch; ``forward_spec`` turns a configuration and a use into the
+signature, constexprs and attributes of ``triton.compiler.ASTSource``, the same that the launch on a GPU ends
+up with.
 """
 
 from __future__ import annotations
@@ -14,24 +15,57 @@ from ..errors import InputError, unknown
 DTYPES = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32", "fp8": "fp8e4nv"}
 HEAD_DIM_MAX = 256
 
-_POINTERS = (
-    "q_ptr k_ptr v_ptr out_ptr lse_ptr full_count_ptr full_index_ptr part_count_ptr part_index_ptr part_bits_ptr "
-    "bits_ptr order_ptr aux_ptr"
-).split()
-_STRIDES = (
-    "stride_qb stride_qh stride_qm stride_kb stride_kh stride_kn stride_vb stride_vh stride_vn "
-    "stride_ob stride_oh stride_om"
-).split()
-_INTS = "stride_lb stride_lh full_width part_width batch_heads heads q_len kv_len shift left right".split()
+_POINTERS = [
+    "q_ptr",
+    "k_ptr",
+    "v_ptr",
+    "out_ptr",
+    "lse_ptr",
+    "full_count_ptr",
+    "full_index_ptr",
+    "part_count_ptr",
+    "part_index_ptr",
+    "part_bits_ptr",
+    "bits_ptr",
+    "order_ptr",
+    "aux_ptr",
+]
+_STRIDES = [
+    "stride_qb",
+    "stride_qh",
+    "stride_qm",
+    "stride_kb",
+    "stride_kh",
+    "stride_kn",
+    "stride_vb",
+    "stride_vh",
+    "stride_vn",
+    "stride_ob",
+    "stride_oh",
+    "stride_om",
+]
+_INTS = [
+    "stride_lb",
+    "stride_lh",
+    "full_width",
+    "part_width",
+    "batch_heads",
+    "heads",
+    "q_len",
+    "kv_len",
+    "shift",
+    "left",
+    "right",
+]
 
 
 @dataclass(frozen=True)
 class ForwardConfig:
     """Knobs of the forward kernel. They change speed and resources, never the result.
 
-    ``block_m`` and ``block_n`` are the tokens of a Q and of a KV tile (powers of two from 16), ``head_group`` how many
-    heads deal out their tiles together. ``use_tma`` (sm_90 and newer) loads K and V through tensor descriptors,
-    ``warp_specialize`` asks Triton to split loads, MMA and softmax over warps.
+    ``block_m`` and ``block_n`` are the tokens of a Q and of a KV tile (powers of two from 16), ``head_group``
+    how many heads deal out their tiles together. ``use_tma`` (sm_90 and newer) loads K and V through tensor
+    descriptors, ``warp_specialize`` asks Triton to split loads, MMA and softmax over warps.
     """
 
     block_m: int = 128
@@ -57,7 +91,9 @@ class ForwardConfig:
 
 @dataclass(frozen=True)
 class CompileSpec:
-    """One kernel, specialised: ``ASTSource(fn, signature, constexprs, attrs)`` and the compiler's ``options``."""
+    """One kernel, specialised: ``ASTSource(fn, signature, constexprs, attrs)`` and the compiler's
+    ``options``.
+    """
 
     fn: Any
     signature: dict[str, str]
@@ -88,10 +124,11 @@ def forward_spec(
 ) -> CompileSpec:
     """Return what to compile for one configuration of the forward kernel.
 
-    ``dtype`` is fp16, bf16, fp32 or fp8 (e4m3; sm_89 and newer). ``pattern`` is ``dense``, ``causal``, ``window``
-    (both computed in the kernel), ``blocks`` (block lists, with ``mask`` on the partial ones) or ``bits`` (block lists
-    with packed masks). ``aligned_lengths`` says that token counts are multiples of 16, as Triton's launcher finds out
-    for itself on a GPU. Raises InputError for an unknown dtype or pattern and for head dims past 256.
+    ``dtype`` is fp16, bf16, fp32 or fp8 (e4m3; sm_89 and newer). ``pattern`` is ``dense``, ``causal``,
+    ``window`` (both computed in the kernel), ``blocks`` (block lists, with ``mask`` on the partial ones) or
+    ``bits`` (block lists with packed masks). ``aligned_lengths`` says that token counts are multiples of 16,
+    as Triton's launcher finds out for itself on a GPU. Raises InputError for an unknown dtype or pattern and
+    for head dims past 256.
     """
     from .attention import attention_forward_kernel
 
@@ -131,7 +168,9 @@ def forward_spec(
     signature |= {"q_ptr": operand, "k_ptr": operand, "v_ptr": operand}
     signature |= {"out_ptr": "*bf16" if dtype == "fp8" else operand, "lse_ptr": "*fp32"}
     absent = [] if with_lse else ["lse_ptr"]
-    absent += [] if lists else ["full_count_ptr", "full_index_ptr", "part_count_ptr", "part_index_ptr", "order_ptr"]
+    absent += (
+        [] if lists else ["full_count_ptr", "full_index_ptr", "part_count_ptr", "part_index_ptr", "order_ptr"]
+    )
     absent += [] if pattern == "bits" else ["part_bits_ptr", "bits_ptr"]
     absent += [] if mask is not None else ["aux_ptr"]
     signature |= dict.fromkeys(_STRIDES, "i32") | dict.fromkeys(_INTS, "i32") | {"scale_log2": "fp32"}

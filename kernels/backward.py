@@ -8,7 +8,15 @@ import torch
 import triton
 
 from .arguments import FLOATS, check_qkv, check_scale, check_tensor, check_window, fault, need_device
-from .attention_launch import LOG2_E, capability_of, check_lists, fit_to_blocks, list_arguments, on_device, strides
+from .attention_launch import (
+    LOG2_E,
+    capability_of,
+    check_lists,
+    fit_to_blocks,
+    list_arguments,
+    on_device,
+    strides,
+)
 from .attention_spec import ForwardConfig, padded
 from .backward_kernels import attention_delta_kernel, attention_grad_kv_kernel, attention_grad_q_kernel
 from .blocks import BlockLists
@@ -47,10 +55,11 @@ def attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (dq, dk, dv), shaped and typed like q, k and v, contiguous.
 
-    ``grad_out`` and ``out`` are [batch, heads, queries, v_dim], ``lse`` float32 [batch, heads, queries] as ``attention``
-    returned it for the same arguments (shapes and masks are described there; fp16, bf16 or fp32). ``transposed`` is
-    ``blocks.transposed()``; computed when left out, which costs more than a small call. ``configs`` are the tiles of the
-    dQ and of the dK, dV kernel. Results repeat bit for bit: there are no atomics.
+    ``grad_out`` and ``out`` are [batch, heads, queries, v_dim], ``lse`` float32 [batch, heads, queries] as
+    ``attention`` returned it for the same arguments (shapes and masks are described there; fp16, bf16 or
+    fp32). ``transposed`` is ``blocks.transposed()``; computed when left out, which costs more than a small
+    call. ``configs`` are the tiles of the dQ and of the dK, dV kernel. Results repeat bit for bit: there are
+    no atomics.
 
     Raises ValueError naming a bad argument, RuntimeError off a GPU unless interpreted.
     """
@@ -95,8 +104,8 @@ def attention_backward(
     def tiling(config: ForwardConfig, ragged: bool) -> dict[str, Any]:
         sparse = blocks.block if blocks else (config.block_m, config.block_n)
         return common | {
-            "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "SPARSE_Q": sparse[0], "SPARSE_KV": sparse[1],
-            "HAS_PARTIAL": blocks.has_partial if blocks else band or ragged,
+            "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "SPARSE_Q": sparse[0],
+            "SPARSE_KV": sparse[1], "HAS_PARTIAL": blocks.has_partial if blocks else band or ragged,
             "num_warps": config.num_warps, "num_stages": config.num_stages,
         }  # fmt: skip
 

@@ -1,8 +1,10 @@
-"""Triton kernels of ``attention_backward``: one for dQ over the forward lists, one for dK and dV over their transpose.
+"""Triton kernels of ``attention_backward``: one for dQ over the forward lists, one for dK and dV over their
+transpose.
 
-With P = exp(scale Q K^T - lse) and delta = rowsum(dO * O):  dV = P^T dO,  dS = P * (dO V^T - delta),  dQ = scale dS K,
-dK = scale dS^T Q. Every gradient tile belongs to one program, so there are no atomics and results repeat bit for bit.
-Arguments are those of attention.py; ``lse`` and ``delta`` are float32 [batch, head, query], contiguous.
+With P = exp(scale Q K^T - lse) and delta = rowsum(dO * O):  dV = P^T dO,  dS = P * (dO V^T - delta),  dQ =
+scale dS K, dK = scale dS^T Q. Every gradient tile belongs to one program, so there are no atomics and results
+repeat bit for bit. Arguments are those of attention.py; ``lse`` and ``delta`` are float32 [batch, head,
+query], contiguous.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from .tiles import band_blocks, load_rows, mma
 
 @triton.jit
 def attention_delta_kernel(
-    out_ptr, grad_ptr, delta_ptr, stride_ob, stride_oh, stride_om, stride_gb, stride_gh, stride_gm, heads, q_len, blocks,
-    V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
+    out_ptr, grad_ptr, delta_ptr, stride_ob, stride_oh, stride_om, stride_gb, stride_gh, stride_gm, heads,
+    q_len, blocks, V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """delta = rowsum(dO * O), in float32."""
     program = tl.program_id(0)
@@ -30,15 +32,17 @@ def attention_delta_kernel(
     out_at = out_ptr + batch * stride_ob + head * stride_oh + rows[:, None] * stride_om + columns[None, :]
     grad_at = grad_ptr + batch * stride_gb + head * stride_gh + rows[:, None] * stride_gm + columns[None, :]
     out = load_rows(out_at, start, stride_om, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(tl.float32)
-    grad = load_rows(grad_at, start, stride_gm, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(tl.float32)
+    grad = load_rows(grad_at, start, stride_gm, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(
+        tl.float32
+    )
     at = delta_ptr + batch_head.to(tl.int64) * q_len + start + rows
     tl.store(at, tl.sum(out * grad, 1), mask=start + rows < q_len)
 
 
 @triton.jit
 def _grad_q_run(
-    dq, q, grad, lse, delta, k_at, v_at, index_ptr, bits_index_ptr, bits_ptr, aux_ptr, count, first, gap_at, gap,
-    batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift, left, right, scale_log2,
+    dq, q, grad, lse, delta, k_at, v_at, index_ptr, bits_index_ptr, bits_ptr, aux_ptr, count, first, gap_at,
+    gap, batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift, left, right, scale_log2,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, LISTS: tl.constexpr,
     MASKED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr,
@@ -66,7 +70,9 @@ def _grad_q_run(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
+                    SPARSE_Q * SPARSE_KV // 32
+                )
             keep = partial_mask(
                 batch, head, queries[:, None], (start + rows)[None, :], kv_len, shift, left, right, bits_at,
                 bit_rows[:, None], (step % PER_BLOCK * BLOCK_N + rows)[None, :], aux_ptr,
@@ -80,16 +86,15 @@ def _grad_q_run(
 
 @triton.jit
 def attention_grad_q_kernel(
-    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr,
-    full_count_ptr, full_index_ptr, part_count_ptr, part_index_ptr, part_bits_ptr, bits_ptr, order_ptr, aux_ptr,
-    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_gb, stride_gh, stride_gm, stride_lb, stride_lh, full_width, part_width,
-    heads, q_len, kv_len, shift, left, right, scale, scale_log2,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, LISTS: tl.constexpr,
-    HAS_FULL: tl.constexpr, HAS_PARTIAL: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-    BITS: tl.constexpr, MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, full_count_ptr, full_index_ptr, part_count_ptr,
+    part_index_ptr, part_bits_ptr, bits_ptr, order_ptr, aux_ptr, stride_qb, stride_qh, stride_qm, stride_kb,
+    stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gm, stride_lb,
+    stride_lh, full_width, part_width, heads, q_len, kv_len, shift, left, right, scale, scale_log2,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPARSE_Q: tl.constexpr,
+    SPARSE_KV: tl.constexpr, LISTS: tl.constexpr, HAS_FULL: tl.constexpr, HAS_PARTIAL: tl.constexpr,
+    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr, MASK: tl.constexpr,
+    MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient of one Q tile of one head. ``dq`` is contiguous; the grid is (Q tiles, batch x heads)."""
     PER_SPARSE: tl.constexpr = SPARSE_Q // BLOCK_M
@@ -110,7 +115,13 @@ def attention_grad_q_kernel(
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
     kv_rows = tl.arange(0, BLOCK_N)
-    q_at = q_ptr + batch * stride_qb + head.to(tl.int64) * stride_qh + rows[:, None] * stride_qm + columns[None, :]
+    q_at = (
+        q_ptr
+        + batch * stride_qb
+        + head.to(tl.int64) * stride_qh
+        + rows[:, None] * stride_qm
+        + columns[None, :]
+    )
     grad_at = grad_ptr + batch * stride_gb + head.to(tl.int64) * stride_gh
     grad_at += rows[:, None] * stride_gm + columns_v[None, :]
     q = load_rows(q_at, q_start, stride_qm, rows, columns, q_len, True, HEAD_DIM, BLOCK_D)
@@ -160,10 +171,10 @@ def attention_grad_q_kernel(
         )  # fmt: skip
     if HAS_PARTIAL:
         dq = _grad_q_run(
-            dq, q, grad, lse, delta, k_at, v_at, part_at, part_bits_at, bits_ptr, aux_ptr, part_count, part_first,
-            gap_at, gap, batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift, left, right, scale_log2,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, SPARSE_Q, SPARSE_KV, LISTS,
-            True, HAS_LEFT, HAS_RIGHT, BITS, MASK, MASK_ARGS, PRECISION,
+            dq, q, grad, lse, delta, k_at, v_at, part_at, part_bits_at, bits_ptr, aux_ptr, part_count,
+            part_first, gap_at, gap, batch, head, queries, bit_rows, stride_kn, stride_vn, kv_len, shift,
+            left, right, scale_log2, HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, SPARSE_Q, SPARSE_KV,
+            LISTS, True, HAS_LEFT, HAS_RIGHT, BITS, MASK, MASK_ARGS, PRECISION,
         )  # fmt: skip
     dq_at = dq_ptr + row_at[:, None] * HEAD_DIM + columns[None, :]
     keep = (queries < q_len)[:, None] & (columns < HEAD_DIM)[None, :]
@@ -172,14 +183,16 @@ def attention_grad_q_kernel(
 
 @triton.jit
 def _grad_kv_run(
-    dk, dv, k, v, q_at, grad_at, lse_ptr, delta_ptr, index_ptr, bits_index_ptr, bits_ptr, aux_ptr, count, first, gap_at,
-    gap, batch, head, keys, bit_cols, stride_qm, stride_gm, q_len, kv_len, shift, left, right, scale_log2,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, LISTS: tl.constexpr,
-    MASKED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr,
-    MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
+    dk, dv, k, v, q_at, grad_at, lse_ptr, delta_ptr, index_ptr, bits_index_ptr, bits_ptr, aux_ptr, count,
+    first, gap_at, gap, batch, head, keys, bit_cols, stride_qm, stride_gm, q_len, kv_len, shift, left, right,
+    scale_log2, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr,
+    LISTS: tl.constexpr, MASKED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+    BITS: tl.constexpr, MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add what ``count`` Q blocks of one head give to the gradients of one KV tile; scores are [key, query] here."""
+    """Add what ``count`` Q blocks of one head give to the gradients of one KV tile; scores are [key, query]
+    here.
+    """
     rows = tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
@@ -206,7 +219,9 @@ def _grad_kv_run(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
+                    SPARSE_Q * SPARSE_KV // 32
+                )
             keep = partial_mask(
                 batch, head, queries[None, :], keys[:, None], kv_len, shift, left, right, bits_at,
                 (step % PER_BLOCK * BLOCK_M + rows)[None, :], bit_cols[:, None], aux_ptr,
@@ -221,16 +236,15 @@ def _grad_kv_run(
 
 @triton.jit
 def attention_grad_kv_kernel(
-    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
-    full_count_ptr, full_index_ptr, part_count_ptr, part_index_ptr, part_bits_ptr, bits_ptr, order_ptr, aux_ptr,
-    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_gb, stride_gh, stride_gm, stride_lb, stride_lh, full_width, part_width,
-    kv_heads, q_len, kv_len, shift, left, right, scale, scale_log2,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, full_count_ptr, full_index_ptr,
+    part_count_ptr, part_index_ptr, part_bits_ptr, bits_ptr, order_ptr, aux_ptr, stride_qb, stride_qh,
+    stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh,
+    stride_gm, stride_lb, stride_lh, full_width, part_width, kv_heads, q_len, kv_len, shift, left, right,
+    scale, scale_log2, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, LISTS: tl.constexpr,
-    HAS_FULL: tl.constexpr, HAS_PARTIAL: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-    BITS: tl.constexpr, MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
+    SPARSE_Q: tl.constexpr, SPARSE_KV: tl.constexpr, LISTS: tl.constexpr, HAS_FULL: tl.constexpr,
+    HAS_PARTIAL: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BITS: tl.constexpr,
+    MASK: tl.constexpr, MASK_ARGS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradients of one KV tile of one KV head, summed over its GROUP query heads; lists are ``by_key``.
 
@@ -251,8 +265,20 @@ def attention_grad_kv_kernel(
     keys = k_start + rows
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
-    k_at = k_ptr + batch * stride_kb + kv_head.to(tl.int64) * stride_kh + rows[:, None] * stride_kn + columns[None, :]
-    v_at = v_ptr + batch * stride_vb + kv_head.to(tl.int64) * stride_vh + rows[:, None] * stride_vn + columns_v[None, :]
+    k_at = (
+        k_ptr
+        + batch * stride_kb
+        + kv_head.to(tl.int64) * stride_kh
+        + rows[:, None] * stride_kn
+        + columns[None, :]
+    )
+    v_at = (
+        v_ptr
+        + batch * stride_vb
+        + kv_head.to(tl.int64) * stride_vh
+        + rows[:, None] * stride_vn
+        + columns_v[None, :]
+    )
     k = load_rows(k_at, k_start, stride_kn, rows, columns, kv_len, True, HEAD_DIM, BLOCK_D)
     v = load_rows(v_at, k_start, stride_vn, rows, columns_v, kv_len, True, V_HEAD_DIM, BLOCK_DV)
     bit_cols = k_start % SPARSE_KV + rows
@@ -294,17 +320,18 @@ def attention_grad_kv_kernel(
             part_count = high - part_first - full_count
         if HAS_FULL:
             dk, dv = _grad_kv_run(
-                dk, dv, k, v, q_at, grad_at, lse_ptr + head_rows, delta_ptr + head_rows, full_at, None, None, None,
-                full_count, full_first, 0, 0, batch, head, keys, bit_cols, stride_qm, stride_gm, q_len, kv_len, shift,
-                left, right, scale_log2, HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, SPARSE_Q, SPARSE_KV,
-                LISTS, False, False, False, False, None, None, PRECISION,
+                dk, dv, k, v, q_at, grad_at, lse_ptr + head_rows, delta_ptr + head_rows, full_at, None, None,
+                None, full_count, full_first, 0, 0, batch, head, keys, bit_cols, stride_qm, stride_gm, q_len,
+                kv_len, shift, left, right, scale_log2, HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M,
+                SPARSE_Q, SPARSE_KV, LISTS, False, False, False, False, None, None, PRECISION,
             )  # fmt: skip
         if HAS_PARTIAL:
             dk, dv = _grad_kv_run(
-                dk, dv, k, v, q_at, grad_at, lse_ptr + head_rows, delta_ptr + head_rows, part_at, part_bits_at,
-                bits_ptr, aux_ptr, part_count, part_first, gap_at, gap, batch, head, keys, bit_cols, stride_qm,
-                stride_gm, q_len, kv_len, shift, left, right, scale_log2, HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, SPARSE_Q, SPARSE_KV, LISTS, True, HAS_LEFT, HAS_RIGHT, BITS, MASK, MASK_ARGS, PRECISION,
+                dk, dv, k, v, q_at, grad_at, lse_ptr + head_rows, delta_ptr + head_rows, part_at,
+                part_bits_at, bits_ptr, aux_ptr, part_count, part_first, gap_at, gap, batch, head, keys,
+                bit_cols, stride_qm, stride_gm, q_len, kv_len, shift, left, right, scale_log2, HEAD_DIM,
+                V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, SPARSE_Q, SPARSE_KV, LISTS, True, HAS_LEFT, HAS_RIGHT,
+                BITS, MASK, MASK_ARGS, PRECISION,
             )  # fmt: skip
     row_at = (batch_head.to(tl.int64) * kv_len + keys)[:, None]
     inside = (keys < kv_len)[:, None]

@@ -1,8 +1,11 @@
-"""Block lists: per Q tile the KV blocks to visit, full and partial apart, as FlexAttention's BlockMask has them."""
+"""Block lists: per Q tile the KV blocks to visit, full and partial apart, as FlexAttention's BlockMask has
+them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,12 +20,13 @@ _FULL_WEIGHT, _PARTIAL_WEIGHT = 2, 3
 class BlockLists:
     """Which KV blocks each Q block visits. Every tensor is int32 and contiguous, all on one device.
 
-    ``full_count`` and ``part_count`` [b, h, Q blocks] say how many; ``full_index`` and ``part_index`` [b, h, Q blocks,
-    width] which (entries past the count are ignored). b is 1 or the batch, h 1 or the query heads. ``order`` [b, h,
-    Q blocks] lists the Q blocks with most work first. Partial blocks can carry packed masks: ``part_bits`` beside
-    ``part_index`` says which row of ``bits`` [masks, block_q, block_kv / 32]; bit j of a word is key 32 * word + j.
-    ``block`` is (tokens of a Q block, tokens of a KV block), ``lengths`` (queries, keys). With ``by_key`` the roles are
-    swapped: per KV block the Q blocks that visit it; ``block``, ``lengths`` and the packed masks stay [query, key].
+    ``full_count`` and ``part_count`` [b, h, Q blocks] say how many; ``full_index`` and ``part_index`` [b, h,
+    Q blocks, width] which (entries past the count are ignored). b is 1 or the batch, h 1 or the query heads.
+    ``order`` [b, h, Q blocks] lists the Q blocks with most work first. Partial blocks can carry packed masks:
+    ``part_bits`` beside ``part_index`` says which row of ``bits`` [masks, block_q, block_kv / 32]; bit j of a
+    word is key 32 * word + j. ``block`` is (tokens of a Q block, tokens of a KV block), ``lengths`` (queries,
+    keys). With ``by_key`` the roles are swapped: per KV block the Q blocks that visit it; ``block``,
+    ``lengths`` and the packed masks stay [query, key].
     """
 
     full_count: torch.Tensor
@@ -44,30 +48,34 @@ class BlockLists:
         rows = -(-self.lengths[self.by_key] // self.block[self.by_key])
         if self.full_count.shape[2:] != (rows,) or self.part_count.shape != self.full_count.shape:
             raise InputError(
-                f"full_count: expected [batch, heads, {rows}] for {self.lengths[self.by_key]} tokens in blocks of "
-                f"{self.block[self.by_key]}, got {tuple(self.full_count.shape)}"
+                f"full_count: expected [batch, heads, {rows}], for {self.lengths[self.by_key]} tokens in "
+                f"blocks of {self.block[self.by_key]}, got {tuple(self.full_count.shape)}"
             )
         if (self.bits is None) != (self.part_bits is None):
             raise InputError("bits: expected together with part_bits, or neither")
 
-    @property
+    # Cached: on a GPU asking means waiting for it.
+    @cached_property
     def has_full(self) -> bool:
         return bool(self.full_count.any())
 
-    @property
+    @cached_property
     def has_partial(self) -> bool:
         return bool(self.part_count.any())
 
     def to(self, device: torch.device | str) -> BlockLists:
         """Return the lists on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)
+        }
         return replace(self, **moved)
 
     @staticmethod
     def from_maps(
         live: torch.Tensor, full: torch.Tensor, block: tuple[int, int], lengths: tuple[int, int]
     ) -> BlockLists:
-        """Build the lists from two bool maps [(batch, heads,) Q blocks, KV blocks]: visited, and visited without a mask.
+        """Build the lists from two bool maps [(batch, heads,) Q blocks, KV blocks]: visited, and visited
+        without a mask.
 
         A block that reaches past the last key is made partial, whatever ``full`` says.
         """
@@ -81,22 +89,27 @@ class BlockLists:
 
     @staticmethod
     def from_mask(mask: torch.Tensor, block: tuple[int, int]) -> BlockLists:
-        """Build lists with packed masks from a bool mask [(batch, heads,) queries, keys]; equal blocks share their bits.
+        """Build lists with packed masks from a bool mask [(batch, heads,) queries, keys]; equal blocks share
+        their bits.
 
         ``block`` (Q, KV): KV a multiple of 32.
         """
         if mask.dtype != torch.bool:
             raise InputError(f"mask: expected a bool tensor, got {mask.dtype}")
         if block[1] % 32:
-            raise InputError(f"block={block}: expected KV blocks of a multiple of 32 tokens, to pack their masks")
+            raise InputError(
+                f"block={block}: expected KV blocks of a multiple of 32 tokens, to pack their masks"
+            )
         mask = _four_dims(mask)
-        b, h, queries, keys = mask.shape
+        queries, keys = mask.shape[2:]
         rows, columns = -(-queries // block[0]), -(-keys // block[1])
         pad = (0, columns * block[1] - keys, 0, rows * block[0] - queries)
         # A padded query agrees with anything, so it neither makes a block live nor keeps it from being full.
         cells = _cells(torch.nn.functional.pad(mask, pad), rows, columns, block)
         live = cells.any(-1).any(-1)
-        real_rows = (torch.arange(rows * block[0], device=mask.device) < queries).view(1, 1, rows, 1, block[0], 1)
+        real_rows = (torch.arange(rows * block[0], device=mask.device) < queries).view(
+            1, 1, rows, 1, block[0], 1
+        )
         full = (cells | ~real_rows).all(-1).all(-1)
         lists = BlockLists.from_maps(live, full, block, (queries, keys))
         blocks = lists.part_index.long()
@@ -112,8 +125,10 @@ class BlockLists:
 
     @staticmethod
     def from_flex(block_mask: Any) -> BlockLists:
-        """Take over a FlexAttention ``BlockMask``. Its ``mask_mod`` is Python: give ``attention`` a Triton mask instead."""
-        b, h, queries, keys = block_mask.shape
+        """Take over a FlexAttention ``BlockMask``. Its ``mask_mod`` is Python: give ``attention`` a Triton
+        mask instead.
+        """
+        queries, keys = block_mask.shape[2:]
         block = tuple(block_mask.BLOCK_SIZE)
         columns = -(-keys // block[1])
         live = _expand(block_mask.kv_num_blocks, block_mask.kv_indices, columns)
@@ -129,21 +144,25 @@ class BlockLists:
         return full | _expand(self.part_count, self.part_index, columns), full
 
     def transposed(self) -> BlockLists:
-        """Return the same blocks listed the other way round (see ``by_key``), for the gradients of keys and values."""
+        """Return the same blocks listed the other way round (see ``by_key``), for the gradients of keys and
+        values.
+        """
         live, full = (m.transpose(-1, -2) for m in self.maps())
         full_count, full_index = _compress(full)
         part_count, part_index = _compress(live & ~full)
         part_bits = None
         if self.part_bits is not None:
-            which = torch.zeros(live.shape, dtype=torch.int32, device=live.device).transpose(-1, -2).contiguous()
+            which = (
+                torch.zeros(live.shape, dtype=torch.int32, device=live.device).transpose(-1, -2).contiguous()
+            )
             used = torch.arange(self.part_index.shape[-1], device=live.device) < self.part_count[..., None]
             b, h, q, slot = used.nonzero(as_tuple=True)
             which[b, h, q, self.part_index[b, h, q, slot].long()] = self.part_bits[b, h, q, slot]
             part_bits = which.transpose(-1, -2).gather(-1, part_index.long()).contiguous()
         order = _longest_first(full_count, part_count)
         return BlockLists(
-            full_count, full_index, part_count, part_index, order, self.block, self.lengths, part_bits, self.bits,
-            by_key=not self.by_key,
+            full_count, full_index, part_count, part_index, order, self.block, self.lengths, part_bits,
+            self.bits, by_key=not self.by_key,
         )  # fmt: skip
 
 

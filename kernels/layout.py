@@ -16,11 +16,12 @@ MAX_AXES = 3
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """A grid of tokens of one to three axes (last one fastest), cut into tiles that become contiguous in memory.
+    """A grid of tokens of one to three axes (last one fastest), cut into tiles that become contiguous in
+    memory.
 
-    Along an axis with dilation d the tokens i with equal i % d form a group of their own. The order in memory is groups,
-    then tiles, then tokens inside a tile, each with the last axis fastest. Every group is padded to the same whole
-    number of tiles, so ``padded_tokens`` can exceed ``tokens``.
+    Along an axis with dilation d the tokens i with equal i % d form a group of their own. The order in memory
+    is groups, then tiles, then tokens inside a tile, each with the last axis fastest. Every group is padded
+    to the same whole number of tiles, so ``padded_tokens`` can exceed ``tokens``.
     """
 
     grid: tuple[int, ...]
@@ -35,7 +36,9 @@ class TokenLayout:
         for name in ("tile", "dilation"):
             value = getattr(self, name)
             if len(value) != len(self.grid):
-                raise InputError(f"{name}={value}: expected {len(self.grid)} sizes, one per axis of grid={self.grid}")
+                raise InputError(
+                    f"{name}={value}: expected {len(self.grid)} sizes, one per axis of grid={self.grid}"
+                )
         if min(*self.grid, *self.tile, *self.dilation) < 1:
             raise InputError(
                 f"grid={self.grid}, tile={self.tile}, dilation={self.dilation}: expected sizes of 1 or more"
@@ -45,7 +48,7 @@ class TokenLayout:
     def tiles(self) -> tuple[int, ...]:
         """Tiles per axis inside one dilation group."""
         sizes = zip(self.grid, self.tile, self.dilation, strict=True)
-        return tuple(-(-(-(-length // d)) // tile) for length, tile, d in sizes)
+        return tuple(_ceil_div(_ceil_div(length, d), tile) for length, tile, d in sizes)
 
     @property
     def tokens(self) -> int:
@@ -78,14 +81,18 @@ class TokenLayout:
         return bool((self.source[: self.tokens] == np.arange(self.tokens)).all())
 
     def kernel_args(self) -> tuple[int, ...]:
-        """Per axis of three (length, dilation, group step, tile step, tiles, inner step, tile): the permute kernels' args."""
-        args: list[int] = []
-        for a in range(MAX_AXES - len(self.grid)):
-            args += (1, 1, 1, 1, 1, 1, 1)
+        """Per axis of three (length, dilation, group step, tile step, tiles, inner step, tile): the permute
+        kernels' args.
+        """
+        args = [1] * (7 * (MAX_AXES - len(self.grid)))
         for a in range(len(self.grid)):
             group, tile, inner = self.steps[a]
             args += (self.grid[a], self.dilation[a], group, tile, self.tiles[a], inner, self.tile[a])
         return tuple(args)
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 @lru_cache(maxsize=64)

@@ -1,10 +1,11 @@
 """Masks of partial blocks: Triton functions, given to the kernels as constexprs.
 
-A mask is a ``@triton.jit`` function ``mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr)``. ``query`` and ``key``
-are int32 positions (in the order the tokens lie in memory), shaped [M, 1] and [1, N] forward and [1, M] and [N, 1] for
-the gradients of keys and values: let them broadcast. Positions past the ends occur; what a mask says there is ignored.
-``aux_ptr`` points at the ``aux`` tensor given to the call (None without one); ``ARGS`` is a tuple of Python ints. The
-function returns a bool block, true where the pair counts. Users may write their own.
+A mask is a ``@triton.jit`` function ``mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr)``. ``query``
+and ``key`` are int32 positions (in the order the tokens lie in memory), shaped [M, 1] and [1, N] forward and
+[1, M] and [N, 1] for the gradients of keys and values: let them broadcast. Positions past the ends occur;
+what a mask says there is ignored. ``aux_ptr`` points at the ``aux`` tensor given to the call (None without
+one); ``ARGS`` is a tuple of Python ints. The function returns a bool block, true where the pair counts. Users
+may write their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def causal_mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr):
 
 @triton.jit
 def document_mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr):
-    """Query and key belong to the same document: aux holds an int32 document number per token, ARGS = (tokens,)."""
+    """Query and key belong to the same document: aux holds an int32 document number per token, ARGS =
+    (tokens,).
+    """
     LENGTH: tl.constexpr = ARGS[0]
     of_query = tl.load(aux_ptr + query, mask=query < LENGTH, other=-1)
     of_key = tl.load(aux_ptr + key, mask=key < LENGTH, other=-2)
@@ -46,7 +49,8 @@ def axis_mask(
     DILATION: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     """Neighborhood attention along one axis, within dilation groups: facts/gna.md has the definition."""
-    # Group g holds the tokens i with i % DILATION == g: floor(LENGTH / DILATION) of them, one more for the first few.
+    # Group g holds the tokens i with i % DILATION == g: floor(LENGTH / DILATION) of them, one more for the
+    # first few.
     q_size = LENGTH // DILATION + (q_group < LENGTH % DILATION).to(tl.int32)
     k_size = LENGTH // DILATION + (k_group < LENGTH % DILATION).to(tl.int32)
     if CAUSAL:
@@ -69,8 +73,9 @@ def axis_mask(
 def neighborhood_mask(batch, head, query, key, aux_ptr, ARGS: tl.constexpr):
     """Neighborhood attention in up to three dimensions on tokens permuted into tiles.
 
-    ARGS is ``layout.neighborhood_args``: for each of three axes (length, window, stride, dilation, causal), then for
-    queries and for keys per axis (group step, tile step, tiles, inner step, tile). An axis of length 1 costs nothing.
+    ARGS is ``layout.neighborhood_args``: for each of three axes (length, window, stride, dilation, causal),
+    then for queries and for keys per axis (group step, tile step, tiles, inner step, tile). An axis of length
+    1 costs nothing.
     """
     keep = key >= 0
     for axis in tl.static_range(3):

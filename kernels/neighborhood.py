@@ -1,9 +1,10 @@
 """Patterns by name, and neighborhood attention's windows and tiles by exact interval arithmetic.
 
-``parse_pattern`` is the one place that reads a pattern's text. Windows on an axis of length L, window w, stride s:
-the leader of query i is ``min(i // s * s + s // 2, L - 1)`` and the keys are [start, start + w) with start =
-``leader - w // 2`` clamped to [0, L - w]; causal, the leader is ``min(i // s * s + s - 1, L - 1)`` and the keys are
-[max(leader - w + 1, 0), i + 1). Dilation d makes d independent axes of the tokens with equal i % d.
+``parse_pattern`` is the one place that reads a pattern's text. Windows on an axis of length L, window w,
+stride s: the leader of query i is ``min(i // s * s + s // 2, L - 1)`` and the keys are [start, start + w)
+with start = ``leader - w // 2`` clamped to [0, L - w]; causal, the leader is ``min(i // s * s + s - 1, L -
+1)`` and the keys are [max(leader - w + 1, 0), i + 1). Dilation d makes d independent axes of the tokens with
+equal i % d.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Axis:
 
 @lru_cache(maxsize=4096)
 def axis_tiles(axis: Axis, q_tile: int, kv_tile: int) -> tuple[Bools, Bools]:
-    """Return (live, full), bool [groups, Q tiles, KV tiles]: which tiles of an axis hold a pair, and only pairs.
+    """Return (live, full), bool [groups, Q tiles, KV tiles]: which tiles of an axis hold a pair, and only
+    pairs.
 
     A KV tile with padding is never full; a Q tile's padding does not count, for its rows are thrown away.
     """
@@ -66,7 +68,8 @@ def axis_tiles(axis: Axis, q_tile: int, kv_tile: int) -> tuple[Bools, Bools]:
     for group in range(axis.dilation):
         start, end = axis.windows(group)
         cuts = np.arange(0, len(start), q_tile)
-        # start and end never fall, and windows of neighbours touch (stride <= window): a tile's keys are one interval.
+        # start and end never fall, and windows of neighbours touch (stride <= window): a tile's keys are one
+        # interval.
         low, low_last = np.minimum.reduceat(start, cuts), np.maximum.reduceat(start, cuts)
         high, high_first = np.maximum.reduceat(end, cuts), np.minimum.reduceat(end, cuts)
         rows = len(cuts)
@@ -77,7 +80,9 @@ def axis_tiles(axis: Axis, q_tile: int, kv_tile: int) -> tuple[Bools, Bools]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Who attends to whom. ``kind`` is ``dense``, ``causal``, ``window`` (``left``, ``right``; None: no limit) or ``na``."""
+    """Who attends to whom. ``kind`` is ``dense``, ``causal``, ``window`` (``left``, ``right``; None: no
+    limit) or ``na``.
+    """
 
     kind: str
     left: int | None = None
@@ -99,7 +104,9 @@ class Pattern:
             args += (axis.length, axis.window, axis.stride, axis.dilation, int(axis.causal))
         for layout in (q_layout, kv_layout):
             args += [1, 1, 1, 1, 1] * lead
-            for (group, tile, inner), count, size in zip(layout.steps, layout.tiles, layout.tile, strict=True):
+            for (group, tile, inner), count, size in zip(
+                layout.steps, layout.tiles, layout.tile, strict=True
+            ):
                 args += (group, tile, count, inner, size)
         return tuple(args)
 
@@ -138,11 +145,14 @@ def choose_tiles(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the Q and KV tile shapes of that many tokens (powers of two) that visit least.
 
-    A partial tile counts ``masked_cost`` full ones: measured masked kernels run 1.4 to 1.6 times slower per tile
-    (NATTEN on H100, 1-D to 3-D). Shapes that differ by nothing keep the longer last axis, which copies faster.
+    A partial tile counts ``masked_cost`` full ones: measured masked kernels run 1.4 to 1.6 times slower per
+    tile (NATTEN on H100, 1-D to 3-D). Shapes that differ by nothing keep the longer last axis, which copies
+    faster.
     """
 
-    def cost(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+    def cost(
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    ) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
         live = full = 1
         for axis, q, k in zip(pattern.axes, *shapes, strict=True):
             axis_live, axis_full = axis_tiles(axis, q, k)
@@ -163,16 +173,23 @@ def _shapes(axes: tuple[Axis, ...], tokens: int) -> list[tuple[int, ...]]:
 
 
 def parse_pattern(text: str, grid: tuple[int, ...]) -> Pattern:
-    """Read a pattern: ``dense``, ``causal``, ``window left=2048 right=0`` or ``na window=18x24x24 [stride=16x8x8]
-    [dilation=1x1x1] [causal=1x0x0]``, on a grid of tokens. Omitted sides of a window have no limit.
+    """Read a pattern: ``dense``, ``causal``, ``window left=2048 right=0`` or ``na window=18x24x24
+    [stride=16x8x8] [dilation=1x1x1] [causal=1x0x0]``, on a grid of tokens. Omitted sides of a window have no
+    limit.
 
-    Raises InputError, quoting the text, for an unknown word, a value that is no count, or a window that does not fit.
+    Raises InputError, quoting the text, for an unknown word, a value that is no count, or a window that does
+    not fit.
     """
     words = text.split()
     if not words:
         raise InputError("pattern '': expected dense, causal, window or na")
     kind, settings = words[0], {}
-    known = {"dense": (), "causal": (), "window": ("left", "right"), "na": ("window", "stride", "dilation", "causal")}
+    known = {
+        "dense": (),
+        "causal": (),
+        "window": ("left", "right"),
+        "na": ("window", "stride", "dilation", "causal"),
+    }
     if kind not in known:
         raise unknown("pattern", kind, known)
     for word in words[1:]:
@@ -197,7 +214,9 @@ def parse_pattern(text: str, grid: tuple[int, ...]) -> Pattern:
         raise InputError(f"pattern {text!r}: expected window=..., one size per axis of the grid")
     for name, value in settings.items():
         if len(value) != len(grid):
-            raise InputError(f"pattern {text!r}: expected {len(grid)} sizes for {name}, one per axis of grid {grid}")
+            raise InputError(
+                f"pattern {text!r}: expected {len(grid)} sizes for {name}, one per axis of grid {grid}"
+            )
     ones = (1,) * len(grid)
     columns = (settings["window"], settings.get("stride", ones), settings.get("dilation", ones))
     causal = settings.get("causal", (0,) * len(grid))

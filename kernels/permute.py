@@ -1,9 +1,10 @@
 """``permute_tokens`` and ``unpermute_tokens``: the tiles of a token grid made contiguous in memory, and back.
 
-A copy with a computed row: each program takes BLOCK tokens of one (batch, head) in the order they lie in the tiled
-tensor, works out in registers where each comes from, and moves whole rows of head_dim. Both sides are then read and
-written in runs of head_dim elements (256 bytes at d = 128, bf16) or longer, so the copy runs at memory speed; there is
-no index table to read. A tile's last axis keeps neighbouring tokens together on both sides.
+A copy with a computed row: each program takes BLOCK tokens of one (batch, head) in the order they lie in the
+tiled tensor, works out in registers where each comes from, and moves whole rows of head_dim. Both sides are
+then read and written in runs of head_dim elements (256 bytes at d = 128, bf16) or longer, so the copy runs at
+memory speed; there is no index table to read. A tile's last axis keeps neighbouring tokens together on both
+sides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _BLOCK_BYTES = 16384  # of one program: enough loads in flight to fill the memor
 
 @triton.jit
 def source_token(place, LAYOUT: tl.constexpr):
-    """Return (token, real): which token of the grid lies at ``place`` of the tiled order, and whether one does."""
+    """Return (token, real): which token of the grid lies at ``place`` of the tiled order, and whether one
+    does.
+    """
     token = place * 0
     real = place >= 0
     for axis in tl.static_range(3):
@@ -39,10 +42,13 @@ def source_token(place, LAYOUT: tl.constexpr):
 
 @triton.jit
 def permute_tokens_kernel(
-    grid_ptr, tiled_ptr, stride_gb, stride_gh, stride_gm, stride_tb, stride_th, stride_tm, heads, places, blocks,
-    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, LAYOUT: tl.constexpr, INVERSE: tl.constexpr,
+    grid_ptr, tiled_ptr, stride_gb, stride_gh, stride_gm, stride_tb, stride_th, stride_tm, heads, places,
+    blocks, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, LAYOUT: tl.constexpr,
+    INVERSE: tl.constexpr,
 ):  # fmt: skip
-    """Copy grid order -> tiled order (padding becomes 0), or back with INVERSE. One program: BLOCK tokens of one head."""
+    """Copy grid order -> tiled order (padding becomes 0), or back with INVERSE. One program: BLOCK tokens of
+    one head.
+    """
     program = tl.program_id(0)
     batch_head = program // blocks
     batch = (batch_head // heads).to(tl.int64)
@@ -76,10 +82,11 @@ def permute_tokens(
 ) -> torch.Tensor:
     """Return ``x`` with every tile of the token grid contiguous.
 
-    ``x`` [batch, heads, tokens, dim] (fp16, bf16, fp32 or fp8; unit stride along dim; dim up to 1024), its tokens being
-    those of ``grid`` (one to three axes, the last one fastest). ``tile`` gives the tile's tokens per axis; with
-    ``dilation`` the tokens with equal index modulo it form grids of their own. Axes that tiles do not divide are padded
-    with zeros: the result is [batch, heads, padded tokens, dim], contiguous. ``TokenLayout`` says where a token goes.
+    ``x`` [batch, heads, tokens, dim] (fp16, bf16, fp32 or fp8; unit stride along dim; dim up to 1024), its
+    tokens being those of ``grid`` (one to three axes, the last one fastest). ``tile`` gives the tile's tokens
+    per axis; with ``dilation`` the tokens with equal index modulo it form grids of their own. Axes that tiles
+    do not divide are padded with zeros: the result is [batch, heads, padded tokens, dim], contiguous.
+    ``TokenLayout`` says where a token goes.
 
     Raises ValueError naming a bad argument, RuntimeError off a GPU unless interpreted.
     """
@@ -96,7 +103,8 @@ def unpermute_tokens(
     tile: tuple[int, ...],
     dilation: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
-    """Undo ``permute_tokens``: [batch, heads, padded tokens, dim] -> [batch, heads, tokens, dim], padding dropped.
+    """Undo ``permute_tokens``: [batch, heads, padded tokens, dim] -> [batch, heads, tokens, dim], padding
+    dropped.
 
     Takes and raises what ``permute_tokens`` does.
     """
@@ -109,7 +117,9 @@ def unpermute_tokens(
 
 def _layout(grid: tuple[int, ...], tile: tuple[int, ...], dilation: tuple[int, ...] | None) -> TokenLayout:
     if not 1 <= len(grid) <= MAX_AXES or len(tile) != len(grid):
-        raise InputError(f"grid={tuple(grid)}, tile={tuple(tile)}: expected one to three axes, and a tile size for each")
+        raise InputError(
+            f"grid={tuple(grid)}, tile={tuple(tile)}: expected one to three axes, and a tile size for each"
+        )
     return TokenLayout(tuple(grid), tuple(tile), tuple(dilation or ()))
 
 
@@ -123,6 +133,6 @@ def _launch(grid_side: torch.Tensor, tiled_side: torch.Tensor, layout: TokenLayo
     blocks = triton.cdiv(places, block)
     with on_device(grid_side):
         permute_tokens_kernel[(batch * heads * blocks,)](
-            grid_side, tiled_side, *strides(grid_side), *strides(tiled_side), heads, places, blocks,
-            DIM=dim, BLOCK_DIM=block_dim, BLOCK=block, LAYOUT=layout.kernel_args(), INVERSE=inverse, num_warps=4,
+            grid_side, tiled_side, *strides(grid_side), *strides(tiled_side), heads, places, blocks, DIM=dim,
+            BLOCK_DIM=block_dim, BLOCK=block, LAYOUT=layout.kernel_args(), INVERSE=inverse, num_warps=4,
         )  # fmt: skip

@@ -9,9 +9,14 @@ import torch
 
 
 def attention_reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, scale: float | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (out, lse) in float64 of q [b, h, m, d], k [b, hk, n, d], v [b, hk, n, e]; mask bool, broadcast to scores.
+    """Return (out, lse) in float64 of q [b, h, m, d], k [b, hk, n, d], v [b, hk, n, e]; mask bool, broadcast
+    to scores.
 
     A query without a key gives 0 and -inf.
     """
@@ -27,7 +32,9 @@ def attention_reference(
 
 
 def band_mask(queries: int, keys: int, left: int | None, right: int | None) -> torch.Tensor:
-    """Return bool [queries, keys]: key j for query i when i + keys - queries - left <= j <= i + keys - queries + right."""
+    """Return bool [queries, keys]: key j for query i when i + keys - queries - left <= j <= i + keys -
+    queries + right.
+    """
     distance = torch.arange(keys) - torch.arange(queries)[:, None] - (keys - queries)
     mask = torch.ones((queries, keys), dtype=torch.bool)
     if left is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -23,7 +23,7 @@ TILE_TOKENS = 128
 
 @dataclass(frozen=True)
 class Plan:
-    """How a neighborhood pattern runs: the two token orders, the block lists and the arguments of the mask."""
+    """How a neighborhood pattern runs: two token orders, the block lists and the mask's arguments."""
 
     pattern: Pattern
     queries: TokenLayout
@@ -79,21 +79,23 @@ def sparse_attention(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Attention under a pattern given as text.
 
-    ``q`` [batch, heads, tokens, dim], ``k`` and ``v`` [batch, kv_heads, tokens, dim]; dtypes, strides and head dims as in
-    ``attention``. ``pattern`` is one of::
+    ``q`` [batch, heads, tokens, dim], ``k`` and ``v`` [batch, kv_heads, tokens, dim]; dtypes, strides and
+    head dims as in ``attention``. ``pattern`` is one of::
 
         dense
         causal
         window left=2048 right=0              tokens to either side; an omitted side has no limit
         na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0
 
-    ``na`` is (generalized) neighborhood attention as NATTEN defines it, on a token ``grid`` of one to three axes, the last
-    one fastest (default: one axis of all tokens). Tokens are permuted so that tiles (``q_tile``, ``kv_tile``: tokens per
-    axis; default: the shapes of 128 tokens that visit least) are contiguous, KV tiles without a pair are skipped, and only
-    the others that hold both kinds of pairs are masked. The plan is kept for the next call.
+    ``na`` is (generalized) neighborhood attention as NATTEN defines it, on a token ``grid`` of one to three
+    axes, the last one fastest (default: one axis of all tokens). Tokens are permuted so that tiles
+    (``q_tile``, ``kv_tile``: tokens per axis; default: the shapes of 128 tokens that visit least) are
+    contiguous, KV tiles without a pair are skipped, and only the others that hold both kinds of pairs are
+    masked. The plan is kept for the next call.
 
-    Returns out [batch, heads, tokens, dim], and with ``return_lse`` the natural log-sum-exp [batch, heads, tokens].
-    Raises ValueError naming a bad argument or quoting the pattern, RuntimeError off a GPU unless TRITON_INTERPRET=1.
+    Returns out [batch, heads, tokens, dim], and with ``return_lse`` the natural log-sum-exp [batch, heads,
+    tokens]. Raises ValueError naming a bad argument or quoting the pattern, RuntimeError off a GPU unless
+    TRITON_INTERPRET=1.
     """
     check_qkv(q, k, v)
     need_device("q", q, attention_forward_kernel)

@@ -6,18 +6,17 @@ import triton
 import triton.language as tl
 from triton import knobs
 
-# Triton's interpreter multiplies bf16 operands as the integers that hold their bits, so there they become fp32 first,
-# which is exact. A compiled kernel never sees that branch.
+# Triton's interpreter multiplies bf16 operands as the integers that hold their bits, so there they become
+# fp32 first, which is exact. A compiled kernel never sees that branch.
 INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 @triton.jit
 def mma(a, b, acc, PRECISION: tl.constexpr):
     """Return a @ b (+ acc) with float32 accumulation."""
-    if INTERPRETED:
-        if a.dtype == tl.bfloat16:
-            a = a.to(tl.float32)
-            b = b.to(tl.float32)
+    if INTERPRETED and a.dtype == tl.bfloat16:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
@@ -26,7 +25,9 @@ def band_blocks(
     first, last, other_len, shift, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Return blocks [low, high) that rows [first, last] touch, and [full_low, full_high) wholly inside the band."""
+    """Return blocks [low, high) that rows [first, last] touch, and [full_low, full_high) wholly inside the
+    band.
+    """
     low_key = 0
     full_low_key = 0
     high_key = other_len
@@ -52,7 +53,7 @@ def load_rows(
     pointers, start, stride, rows, columns, length,
     CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Load rows start..start+BLOCK of a matrix; rows past ``length`` (if CHECK) and padded columns are zero."""
+    """Load rows start..start+BLOCK of a matrix; rows past ``length`` (with CHECK) and padding are zero."""
     # Only the scalar part needs 64 bits: a tile spans less than 2**31 elements, a tensor may not.
     at = pointers + start.to(tl.int64) * stride
     if CHECK:
