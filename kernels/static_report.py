@@ -27,8 +27,8 @@ _HEAD = """# The static estimate against the compiler
 
 Written by `python -m attncast.kernels.static_report --write`; `attention`, bf16, dense, Triton {version},
 kernel source {source}. Hopeless: does not fit the GPU, or spills 256 bytes a thread or more. Register
-constants are fitted on head dim 64; head dim 128 was never fitted. What broke the compiler itself is in no figure but
-its own column.
+constants are fitted on head dim 64; head dim 128 was never fitted. What broke the compiler itself is in no
+figure but its own column.
 """
 #: Bytes of a thread's registers in memory from which a configuration is not worth running: a quarter
 #: of the register file.
