@@ -17,6 +17,10 @@ COMMANDS = {
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
     "advise": ("advise", "Search the fastest neighborhood pattern that keeps a share of the pairs."),
     "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
+    "check": (
+        "check",
+        "Compile a kernel configuration for GPUs that are not there: does it fit, and what is in its loop?",
+    ),
     "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
     "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),

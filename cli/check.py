@@ -53,12 +53,8 @@ class _BadInput(click.ClickException):
 )
 @click.option("--grid", is_flag=True, help="Sweep a list of tilings instead of the one given.")
 @click.option("--prune", is_flag=True, help="With --grid: leave out what is hopeless by arithmetic.")
-@click.option(
-    "--workers", type=click.IntRange(1), default=None, help="Compiler processes [default: CPUs, at most 8]."
-)
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds for each."
-)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Compiler processes [default: CPUs, at most 8].")
+@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds for each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(
     kernel: str,
@@ -119,9 +115,7 @@ def _one_config(names: Sequence[str], config: KernelConfig) -> list[tuple[GPU, K
     return [(gpu, config) for gpu in load_gpus(names)]
 
 
-def _run(
-    jobs: Sequence[tuple[GPU, KernelConfig]], workers: int | None, timeout_s: float
-) -> list[CheckResult]:
+def _run(jobs: Sequence[tuple[GPU, KernelConfig]], workers: int | None, timeout_s: float) -> list[CheckResult]:
     """Compile with a progress bar on stderr, which a terminal alone shows."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -133,9 +127,7 @@ def _run(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         distinct = len({(gpu.arch, config) for gpu, config in jobs})
         bar = progress.add_task("compiling", total=distinct)
-        return check_jobs(
-            jobs, workers=workers, timeout_s=timeout_s, on_result=lambda _: progress.advance(bar)
-        )
+        return check_jobs(jobs, workers=workers, timeout_s=timeout_s, on_result=lambda _: progress.advance(bar))
 
 
 def _table(results: Sequence[CheckResult]) -> Table:

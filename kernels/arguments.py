@@ -101,14 +101,10 @@ def check_scale(scale: float | None, dim: int) -> float:
 
 def check_window(window: tuple[int | None, int | None] | None, causal: bool) -> tuple[int | None, int | None]:
     """Return (left, right) of the band, None for no limit; -1 counts as None, as in flash-attn."""
-    left, right = (
-        (None, None) if window is None else (None if side in (None, -1) else side for side in window)
-    )
+    left, right = (None, None) if window is None else (None if side in (None, -1) else side for side in window)
     for side in (left, right):
         if side is not None and (not isinstance(side, int) or side < 0):
-            raise fault(
-                "window", "(left, right), each a number of tokens, or None or -1 for no limit", window
-            )
+            raise fault("window", "(left, right), each a number of tokens, or None or -1 for no limit", window)
     return left, 0 if causal else right
 
 

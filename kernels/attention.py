@@ -102,9 +102,7 @@ def _attend(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
-                    SPARSE_Q * SPARSE_KV // 32
-                )
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
             keep = partial_mask(
                 batch, head, queries[:, None], (start + rows)[None, :], kv_len, shift, left, right, bits_at,
                 bit_rows[:, None], (step % PER_BLOCK * BLOCK_N + rows)[None, :], aux_ptr,

@@ -104,9 +104,7 @@ def attention(
         if aux.device != q.device:
             raise fault("aux", f"a tensor on {q.device}", aux.device)
     capability = capability_of(q)
-    config = fit_to_blocks(
-        config or default_config(max(q.shape[-1], v.shape[-1]), capability, q.dtype), blocks
-    )
+    config = fit_to_blocks(config or default_config(max(q.shape[-1], v.shape[-1]), capability, q.dtype), blocks)
     if config.use_tma:
         prepare_tma(q, k, v, capability)
 
@@ -167,9 +165,7 @@ def list_arguments(blocks: BlockLists | None, q: torch.Tensor) -> tuple[Any, ...
     )  # fmt: skip
 
 
-def prepare_tma(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, capability: tuple[int, int] | None
-) -> None:
+def prepare_tma(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, capability: tuple[int, int] | None) -> None:
     """Check what tensor descriptors ask of k and v, and give Triton memory to build them in."""
     if capability is not None and capability[0] < 9:
         raise fault("config", "use_tma=False on a GPU before sm_90", "use_tma=True")

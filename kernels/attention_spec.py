@@ -168,9 +168,7 @@ def forward_spec(
     signature |= {"q_ptr": operand, "k_ptr": operand, "v_ptr": operand}
     signature |= {"out_ptr": "*bf16" if dtype == "fp8" else operand, "lse_ptr": "*fp32"}
     absent = [] if with_lse else ["lse_ptr"]
-    absent += (
-        [] if lists else ["full_count_ptr", "full_index_ptr", "part_count_ptr", "part_index_ptr", "order_ptr"]
-    )
+    absent += [] if lists else ["full_count_ptr", "full_index_ptr", "part_count_ptr", "part_index_ptr", "order_ptr"]
     absent += [] if pattern == "bits" else ["part_bits_ptr", "bits_ptr"]
     absent += [] if mask is not None else ["aux_ptr"]
     signature |= dict.fromkeys(_STRIDES, "i32") | dict.fromkeys(_INTS, "i32") | {"scale_log2": "fp32"}

@@ -32,9 +32,7 @@ def attention_delta_kernel(
     out_at = out_ptr + batch * stride_ob + head * stride_oh + rows[:, None] * stride_om + columns[None, :]
     grad_at = grad_ptr + batch * stride_gb + head * stride_gh + rows[:, None] * stride_gm + columns[None, :]
     out = load_rows(out_at, start, stride_om, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(tl.float32)
-    grad = load_rows(grad_at, start, stride_gm, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(
-        tl.float32
-    )
+    grad = load_rows(grad_at, start, stride_gm, rows, columns, q_len, True, V_HEAD_DIM, BLOCK_DV).to(tl.float32)
     at = delta_ptr + batch_head.to(tl.int64) * q_len + start + rows
     tl.store(at, tl.sum(out * grad, 1), mask=start + rows < q_len)
 
@@ -70,9 +68,7 @@ def _grad_q_run(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
-                    SPARSE_Q * SPARSE_KV // 32
-                )
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
             keep = partial_mask(
                 batch, head, queries[:, None], (start + rows)[None, :], kv_len, shift, left, right, bits_at,
                 bit_rows[:, None], (step % PER_BLOCK * BLOCK_N + rows)[None, :], aux_ptr,
@@ -115,13 +111,7 @@ def attention_grad_q_kernel(
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
     kv_rows = tl.arange(0, BLOCK_N)
-    q_at = (
-        q_ptr
-        + batch * stride_qb
-        + head.to(tl.int64) * stride_qh
-        + rows[:, None] * stride_qm
-        + columns[None, :]
-    )
+    q_at = q_ptr + batch * stride_qb + head.to(tl.int64) * stride_qh + rows[:, None] * stride_qm + columns[None, :]
     grad_at = grad_ptr + batch * stride_gb + head.to(tl.int64) * stride_gh
     grad_at += rows[:, None] * stride_gm + columns_v[None, :]
     q = load_rows(q_at, q_start, stride_qm, rows, columns, q_len, True, HEAD_DIM, BLOCK_D)
@@ -219,9 +209,7 @@ def _grad_kv_run(
         if MASKED:
             bits_at = bits_ptr
             if BITS:
-                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (
-                    SPARSE_Q * SPARSE_KV // 32
-                )
+                bits_at += tl.load(bits_index_ptr + step // PER_BLOCK).to(tl.int64) * (SPARSE_Q * SPARSE_KV // 32)
             keep = partial_mask(
                 batch, head, queries[None, :], keys[:, None], kv_len, shift, left, right, bits_at,
                 (step % PER_BLOCK * BLOCK_M + rows)[None, :], bit_cols[:, None], aux_ptr,
@@ -265,20 +253,8 @@ def attention_grad_kv_kernel(
     keys = k_start + rows
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
-    k_at = (
-        k_ptr
-        + batch * stride_kb
-        + kv_head.to(tl.int64) * stride_kh
-        + rows[:, None] * stride_kn
-        + columns[None, :]
-    )
-    v_at = (
-        v_ptr
-        + batch * stride_vb
-        + kv_head.to(tl.int64) * stride_vh
-        + rows[:, None] * stride_vn
-        + columns_v[None, :]
-    )
+    k_at = k_ptr + batch * stride_kb + kv_head.to(tl.int64) * stride_kh + rows[:, None] * stride_kn + columns[None, :]
+    v_at = v_ptr + batch * stride_vb + kv_head.to(tl.int64) * stride_vh + rows[:, None] * stride_vn + columns_v[None, :]
     k = load_rows(k_at, k_start, stride_kn, rows, columns, kv_len, True, HEAD_DIM, BLOCK_D)
     v = load_rows(v_at, k_start, stride_vn, rows, columns_v, kv_len, True, V_HEAD_DIM, BLOCK_DV)
     bit_cols = k_start % SPARSE_KV + rows

@@ -48,9 +48,7 @@ def run_child(name: str, dry: bool, budget_s: float, limit_s: float) -> list[dic
         environment["TRITON_INTERPRET"] = "1"
     reason = ""
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False)
         output, errors = done.stdout, done.stderr
         if done.returncode:
             reason = f"exit status {done.returncode}: {errors.strip()[-400:]}"
@@ -93,9 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=LIMIT_S, help="stop starting cases after this long")
     parser.add_argument("--budget", type=float, default=1.5, help="seconds of calls per measurement")
     parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="tiny sizes, interpreted on the CPU: no timings"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes, interpreted on the CPU: no timings")
     parser.add_argument("--child", choices=NAMES, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.child:
@@ -109,9 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in chosen.case or NAMES:
         left = chosen.seconds - (time.monotonic() - start)
         if left < 15:
-            rows = [
-                {"schema": 1, "case": name, "status": "skipped", "reason": f"{chosen.seconds:.0f} s are over"}
-            ]
+            rows = [{"schema": 1, "case": name, "status": "skipped", "reason": f"{chosen.seconds:.0f} s are over"}]
         else:
             rows = run_child(name, chosen.dry_run, chosen.budget, left)
         for row in rows:

@@ -7,6 +7,7 @@ timed by a pair of CUDA events after the L2 was overwritten (``method`` says so)
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import statistics
 import sys
@@ -91,9 +92,7 @@ class Clock:
     def __init__(self, device: str, dry: bool) -> None:
         self.dry = dry
         self.flush = None if dry else torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
-        self.method = (
-            "dry run: one call on the CPU" if dry else "cuda events, one call each, L2 overwritten before"
-        )
+        self.method = "dry run: one call on the CPU" if dry else "cuda events, one call each, L2 overwritten before"
 
     def samples(self, call: Callable[[], Any], budget_s: float, most: int = 50) -> list[float]:
         """Return seconds of single calls, as many as fit the budget, 3 to ``most``, after a warm-up call."""
@@ -217,9 +216,7 @@ def flex_call(case: Case, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dry
         return table.sum(-1, dtype=torch.int32), order
 
     mask_mod = flex_mask(case, pattern, q.device)
-    mask = BlockMask.from_kv_blocks(
-        *ordered(live & ~full), *ordered(full), BLOCK_SIZE=BLOCK, mask_mod=mask_mod
-    )
+    mask = BlockMask.from_kv_blocks(*ordered(live & ~full), *ordered(full), BLOCK_SIZE=BLOCK, mask_mod=mask_mod)
     return lambda: run(q, k, v, block_mask=mask)
 
 
@@ -232,14 +229,11 @@ def flex_mask(case: Case, pattern: Pattern, device: torch.device) -> Callable[..
     tables = []
     for number, axis in enumerate(pattern.axes):
         at_q, at_kv = (
-            np.unravel_index(np.maximum(layout.source, 0), case.grid)[number]
-            for layout in (made.queries, made.keys)
+            np.unravel_index(np.maximum(layout.source, 0), case.grid)[number] for layout in (made.queries, made.keys)
         )
         start, end = axis.windows(0)
         place = np.where(made.keys.source >= 0, at_kv, -1)
-        tables.append(
-            [torch.from_numpy(t.astype(np.int32)).to(device) for t in (start[at_q], end[at_q], place)]
-        )
+        tables.append([torch.from_numpy(t.astype(np.int32)).to(device) for t in (start[at_q], end[at_q], place)])
 
     def neighborhood(b: Any, h: Any, i: Any, j: Any) -> Any:
         keep = j >= 0
@@ -289,16 +283,18 @@ def run_case(name: str, dry: bool, budget_s: float, emit: Callable[[dict[str, An
         }  # fmt: skip
 
     causal = parse_pattern(case.pattern, case.grid).right == 0
-    baselines = {
+    baselines: dict[str, Callable[[], Any] | None] = {
         "sdpa": lambda: functional.scaled_dot_product_attention(q, k, v, is_causal=causal),
         "flex": None,
     }
     seconds: dict[str, float] = {}
+
+    def baseline_rates(call: Callable[[], Any] | None) -> dict[str, Any]:
+        return rates(clock.samples(call or flex_call(case, q, k, v, dry), budget_s))
+
     for implementation, call in baselines.items():
-        row = attempt(
-            implementation,
-            lambda call=call: rates(clock.samples(call or flex_call(case, q, k, v, dry), budget_s)),
-        )
+        measured = functools.partial(baseline_rates, call)
+        row = attempt(implementation, measured)
         seconds[implementation] = row.get("median_s", math.nan)
 
     def ours() -> dict[str, Any]:
@@ -309,7 +305,7 @@ def run_case(name: str, dry: bool, budget_s: float, emit: Callable[[dict[str, An
         tried: dict[ForwardConfig, float] = {}
         for config in (default, *candidates(capability_of(q))):
             try:
-                samples = clock.samples(lambda config=config: call(config), budget_s / 10, 10)
+                samples = clock.samples(functools.partial(call, config), budget_s / 10, 10)
                 tried[config] = statistics.median(samples)
             except Exception as reason:
                 print(f"{name}: {config} left out: {type(reason).__name__}", file=sys.stderr)

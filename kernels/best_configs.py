@@ -35,11 +35,7 @@ _COLUMNS = (
 
 def table(results: Sequence[CheckResult]) -> str:
     """Return the Markdown page."""
-    parts = [
-        _HEAD.format(
-            version=triton_version(), source=kernel_hash("attention")[:12], spill=HOPELESS_SPILL_BYTES
-        )
-    ]
+    parts = [_HEAD.format(version=triton_version(), source=kernel_hash("attention")[:12], spill=HOPELESS_SPILL_BYTES)]
     for gpu in dict.fromkeys(result.gpu.key for result in results):
         for dim in sorted({result.facts.config.head_dim for result in results}):
             own = [r for r in results if r.gpu.key == gpu and r.facts.config.head_dim == dim]

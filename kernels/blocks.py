@@ -65,9 +65,7 @@ class BlockLists:
 
     def to(self, device: torch.device | str) -> BlockLists:
         """Return the lists on another device."""
-        moved: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)
-        }
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
 
     @staticmethod
@@ -97,9 +95,7 @@ class BlockLists:
         if mask.dtype != torch.bool:
             raise InputError(f"mask: expected a bool tensor, got {mask.dtype}")
         if block[1] % 32:
-            raise InputError(
-                f"block={block}: expected KV blocks of a multiple of 32 tokens, to pack their masks"
-            )
+            raise InputError(f"block={block}: expected KV blocks of a multiple of 32 tokens, to pack their masks")
         mask = _four_dims(mask)
         queries, keys = mask.shape[2:]
         rows, columns = -(-queries // block[0]), -(-keys // block[1])
@@ -107,9 +103,7 @@ class BlockLists:
         # A padded query agrees with anything, so it neither makes a block live nor keeps it from being full.
         cells = _cells(torch.nn.functional.pad(mask, pad), rows, columns, block)
         live = cells.any(-1).any(-1)
-        real_rows = (torch.arange(rows * block[0], device=mask.device) < queries).view(
-            1, 1, rows, 1, block[0], 1
-        )
+        real_rows = (torch.arange(rows * block[0], device=mask.device) < queries).view(1, 1, rows, 1, block[0], 1)
         full = (cells | ~real_rows).all(-1).all(-1)
         lists = BlockLists.from_maps(live, full, block, (queries, keys))
         blocks = lists.part_index.long()
@@ -152,9 +146,7 @@ class BlockLists:
         part_count, part_index = _compress(live & ~full)
         part_bits = None
         if self.part_bits is not None:
-            which = (
-                torch.zeros(live.shape, dtype=torch.int32, device=live.device).transpose(-1, -2).contiguous()
-            )
+            which = torch.zeros(live.shape, dtype=torch.int32, device=live.device).transpose(-1, -2).contiguous()
             used = torch.arange(self.part_index.shape[-1], device=live.device) < self.part_count[..., None]
             b, h, q, slot = used.nonzero(as_tuple=True)
             which[b, h, q, self.part_index[b, h, q, slot].long()] = self.part_bits[b, h, q, slot]

@@ -125,6 +125,4 @@ def _record(future: Future[dict[str, Any]]) -> dict[str, Any]:
 
 def _pool(count: int) -> ProcessPoolExecutor:
     # Spawned workers share no threads, locks or interpreter mode with this process, so that they may fork.
-    return ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
-    )
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent)

@@ -177,9 +177,9 @@ def _explain(reason: str, scratch: Path) -> str:
     text = ""
     with contextlib.suppress(OSError):
         text = (scratch / "log").read_text(encoding="utf-8", errors="replace")
-    told = re.search(
-        r"(Assertion .*? failed)|ptxas(?:-blackwell)? (?:fatal|error)\s*: (.*)", text
-    ) or re.search(r"()error: (.*)", text)
+    told = re.search(r"(Assertion .*? failed)|ptxas(?:-blackwell)? (?:fatal|error)\s*: (.*)", text) or re.search(
+        r"()error: (.*)", text
+    )
     # The first line alone: Triton's messages go on with reproducers and whole modules.
     head = reason.strip().splitlines()[0] if reason.strip() else "no message"
     detail = (told[1] or told[2] or "").strip() if told else ""
@@ -197,9 +197,7 @@ def _compile(config: KernelConfig, arch: str, source: str, scratch: Path) -> dic
 
     from .attention_spec import forward_spec
 
-    spec = forward_spec(
-        config.forward_config(), dtype=config.dtype, head_dim=config.head_dim, pattern=config.pattern
-    )
+    spec = forward_spec(config.forward_config(), dtype=config.dtype, head_dim=config.head_dim, pattern=config.pattern)
     if type(spec.fn).__name__ != "JITFunction":
         return {
             "status": "failed",

@@ -52,9 +52,7 @@ def decode_split_kernel(
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.arange(0, BLOCK_DV)
     q_at = q_ptr + q_batch * stride_qb + q_head * stride_qh + token * stride_qt
-    q = tl.load(
-        q_at[:, None] + columns[None, :], mask=inside[:, None] & (columns < HEAD_DIM)[None, :], other=0.0
-    )
+    q = tl.load(q_at[:, None] + columns[None, :], mask=inside[:, None] & (columns < HEAD_DIM)[None, :], other=0.0)
 
     # Positions count from the start of the prefix; the last of a sequence's tokens is its newest query.
     if lengths_ptr is None:
@@ -148,9 +146,7 @@ def merge_states_kernel(
         lse = tl.load(state_lse_ptr + at, mask=start + slot < slots, other=float("-inf"))
         weight = tl.exp2((lse - anchor) * 1.4426950408889634)
         keep = (start + slot < slots)[:, None] & (columns < DIM)[None, :]
-        state = tl.load(states_ptr + at[:, None] * DIM + columns[None, :], mask=keep, other=0.0).to(
-            tl.float32
-        )
+        state = tl.load(states_ptr + at[:, None] * DIM + columns[None, :], mask=keep, other=0.0).to(tl.float32)
         acc += tl.sum(state * weight[:, None], 0)
         total += tl.sum(weight, 0)
     total = tl.where(total == 0.0, 1.0, total)
@@ -239,9 +235,7 @@ def decode(
         if table is not None and table.device != q.device:
             raise fault(name, f"a tensor on {q.device}", table.device)
     if prefix is not None:
-        check_tensor(
-            "prefix[0]", prefix[0], "kv_heads prefix dim", like=q, sizes={"kv_heads": kv_heads, "dim": dim}
-        )
+        check_tensor("prefix[0]", prefix[0], "kv_heads prefix dim", like=q, sizes={"kv_heads": kv_heads, "dim": dim})
         sizes = {"kv_heads": kv_heads, "prefix": prefix[0].shape[1], "v_dim": v_dim}
         check_tensor("prefix[1]", prefix[1], "kv_heads prefix v_dim", like=q, sizes=sizes)
     if window is not None and window < 0:

@@ -61,9 +61,7 @@ class CompileFacts:
             return ""
         families: dict[str, list[str]] = {}
         for mma in sorted(loop.mma):
-            families.setdefault(mma.family, []).append(
-                f"m{mma.m}n{mma.n}k{mma.k}" if mma.m else "of unknown shape"
-            )
+            families.setdefault(mma.family, []).append(f"m{mma.m}n{mma.n}k{mma.k}" if mma.m else "of unknown shape")
         return "; ".join(f"{family} {', '.join(shapes)}" for family, shapes in families.items())
 
 

@@ -213,7 +213,5 @@ def steady_blocks(flow: Flow, loop: Loop) -> frozenset[int]:
             cold.update(child.blocks)
     heads = [child.header for child in loop.children if child.header in cold]
     return frozenset(
-        block
-        for block in loop.blocks
-        if block not in cold and not any(flow.dominates(head, block) for head in heads)
+        block for block in loop.blocks if block not in cold and not any(flow.dominates(head, block) for head in heads)
     )

@@ -36,9 +36,7 @@ class TokenLayout:
         for name in ("tile", "dilation"):
             value = getattr(self, name)
             if len(value) != len(self.grid):
-                raise InputError(
-                    f"{name}={value}: expected {len(self.grid)} sizes, one per axis of grid={self.grid}"
-                )
+                raise InputError(f"{name}={value}: expected {len(self.grid)} sizes, one per axis of grid={self.grid}")
         if min(*self.grid, *self.tile, *self.dilation) < 1:
             raise InputError(
                 f"grid={self.grid}, tile={self.tile}, dilation={self.dilation}: expected sizes of 1 or more"

@@ -83,13 +83,7 @@ def linear_output_kernel(
     rows = tl.arange(0, CHUNK)
     columns = tl.arange(0, BLOCK_D)
     columns_v = tl.program_id(2) * BLOCK_DV + tl.arange(0, BLOCK_DV)
-    q_at = (
-        q_ptr
-        + batch * stride_qb
-        + head.to(tl.int64) * stride_qh
-        + rows[:, None] * stride_qm
-        + columns[None, :]
-    )
+    q_at = q_ptr + batch * stride_qb + head.to(tl.int64) * stride_qh + rows[:, None] * stride_qm + columns[None, :]
     k_at = k_ptr + batch * stride_kb + kv_head * stride_kh + rows[:, None] * stride_kn + columns[None, :]
     v_at = v_ptr + batch * stride_vb + kv_head * stride_vh + rows[:, None] * stride_vn + columns_v[None, :]
     state = tl.zeros([BLOCK_D, BLOCK_DV], tl.float32)
@@ -187,9 +181,7 @@ def linear_attention(
     with on_device(q):
         if count > 1 or not causal:
             own = torch.empty((batch * heads, count, dim, v_dim), dtype=torch.float32, device=q.device)
-            linear_state_kernel[(count, *shape)](
-                k, v, own, decay, *steps, heads, kv_len, count, per_segment, **common
-            )
+            linear_state_kernel[(count, *shape)](k, v, own, decay, *steps, heads, kv_len, count, per_segment, **common)
             state = _scan(own, decay, batch, per_segment * CHUNK) if causal else own.sum(1, keepdim=True)
             state_steps = (state.stride(0), state.stride(1) if causal else 0)
         if not causal:
@@ -205,9 +197,7 @@ def _scan(own: torch.Tensor, decay: torch.Tensor | None, batch: int, tokens: int
     """Return the state every segment starts from; each holds ``tokens`` tokens."""
     before = torch.zeros_like(own)
     fade = (
-        torch.ones((), device=own.device)
-        if decay is None
-        else torch.exp(-decay * tokens).repeat(batch)[:, None, None]
+        torch.ones((), device=own.device) if decay is None else torch.exp(-decay * tokens).repeat(batch)[:, None, None]
     )
     for segment in range(1, own.shape[1]):
         before[:, segment] = before[:, segment - 1] * fade + own[:, segment - 1]

@@ -132,9 +132,7 @@ class _Hot:
         return "exp" in self.pipes, bool(self.mma)
 
 
-def analyse(
-    flow: Flow, tile: Tile, ir: GpuIr, *, warps: int, names: Sequence[str], isa: Isa = SASS
-) -> LoopReport:
+def analyse(flow: Flow, tile: Tile, ir: GpuIr, *, warps: int, names: Sequence[str], isa: Isa = SASS) -> LoopReport:
     """Return the KV loops of ``flow``.
 
     ``warps`` is the configuration's num_warps (those of the default region), ``names`` what the kernel's
@@ -162,9 +160,7 @@ def _copies(ir: GpuIr, loops: int, notes: list[str]) -> list[tuple[int, int]]:
     if len(ir.copies) == 2 * loops:
         return list(zip(ir.copies[::2], ir.copies[1::2], strict=True))
     if any(count > 1 for count in ir.copies):
-        notes.append(
-            f"{len(ir.copies)} dots in {loops} loops: which of them are computed repeatedly is not known"
-        )
+        notes.append(f"{len(ir.copies)} dots in {loops} loops: which of them are computed repeatedly is not known")
     return [(1, 1)] * loops
 
 
@@ -189,9 +185,7 @@ def _hot_loops(flow: Flow, isa: Isa) -> list[_Hot]:
     return hot
 
 
-def _regroup(
-    hot: Sequence[_Hot], ir: GpuIr, warps: int, notes: list[str]
-) -> list[list[tuple[_Hot, str, int]]]:
+def _regroup(hot: Sequence[_Hot], ir: GpuIr, warps: int, notes: list[str]) -> list[list[tuple[_Hot, str, int]]]:
     """Put the machine loops of each warp-specialised KV loop together.
 
     The default regions run outside the loop that hands work to the other warps, the partitions inside it;
@@ -257,9 +251,7 @@ def _kv_loop(
             flop += count * kind.flop * (warps / kind.warps if kind.warps else 1)
     trips = flop / planned if flop else 1.0
     if trips != round(trips):
-        notes.append(
-            f"{name}: {flop:.0f} FLOP of matrix instructions per trip, expected a multiple of {planned:.0f}"
-        )
+        notes.append(f"{name}: {flop:.0f} FLOP of matrix instructions per trip, expected a multiple of {planned:.0f}")
     known = all(warps for loop, _, warps in group if "exp" in loop.pipes)
     exp = sum(loop.pipes.get("exp", 0) * WARP * warps for loop, _, warps in group) / trips if known else None
     parts = tuple(Part(role, warps, loop.pipes, loop.shared_bytes) for loop, role, warps in group)

@@ -104,9 +104,7 @@ class Pattern:
             args += (axis.length, axis.window, axis.stride, axis.dilation, int(axis.causal))
         for layout in (q_layout, kv_layout):
             args += [1, 1, 1, 1, 1] * lead
-            for (group, tile, inner), count, size in zip(
-                layout.steps, layout.tiles, layout.tile, strict=True
-            ):
+            for (group, tile, inner), count, size in zip(layout.steps, layout.tiles, layout.tile, strict=True):
                 args += (group, tile, count, inner, size)
         return tuple(args)
 
@@ -201,22 +199,21 @@ def parse_pattern(text: str, grid: tuple[int, ...]) -> Pattern:
             raise InputError(f"pattern {text!r}: expected {name}=<whole numbers joined by x>, got {word!r}")
         settings[name] = tuple(map(int, parts))
     if kind != "na":
-        for name, value in settings.items():
-            if len(value) != 1:
+        for name, numbers in settings.items():
+            if len(numbers) != 1:
                 raise InputError(f"pattern {text!r}: expected one number for {name}")
         if kind == "causal":
             return Pattern(kind, None, 0)
-        return Pattern(kind, *(settings[side][0] if side in settings else None for side in ("left", "right")))
+        left, right = (settings[side][0] if side in settings else None for side in ("left", "right"))
+        return Pattern(kind, left, right)
 
     if not 1 <= len(grid) <= MAX_AXES:
         raise InputError(f"grid={grid}: expected one to three axes for pattern {text!r}")
     if "window" not in settings:
         raise InputError(f"pattern {text!r}: expected window=..., one size per axis of the grid")
-    for name, value in settings.items():
-        if len(value) != len(grid):
-            raise InputError(
-                f"pattern {text!r}: expected {len(grid)} sizes for {name}, one per axis of grid {grid}"
-            )
+    for name, numbers in settings.items():
+        if len(numbers) != len(grid):
+            raise InputError(f"pattern {text!r}: expected {len(grid)} sizes for {name}, one per axis of grid {grid}")
     ones = (1,) * len(grid)
     columns = (settings["window"], settings.get("stride", ones), settings.get("dilation", ones))
     causal = settings.get("causal", (0,) * len(grid))

@@ -45,9 +45,7 @@ class Occupancy:
     def ctas(self) -> Any:
         """CTAs per SM: the least of the limits."""
         return _plain(
-            np.minimum.reduce(
-                np.broadcast_arrays(self.registers, self.shared, self.threads, self.tmem, self.slots)
-            )
+            np.minimum.reduce(np.broadcast_arrays(self.registers, self.shared, self.threads, self.tmem, self.slots))
         )
 
     @property
@@ -80,9 +78,7 @@ def occupancy(gpu: GPU, *, registers: Any, shared_bytes: Any, warps: Any, tmem_c
     return Occupancy(
         registers=_plain(_by_registers(gpu, registers, warps)),
         shared=_plain(_by_shared(gpu, shared_bytes)),
-        threads=_plain(
-            np.where(warps * WARP > gpu.max_threads_per_cta, 0, gpu.max_threads_per_sm // (warps * WARP))
-        ),
+        threads=_plain(np.where(warps * WARP > gpu.max_threads_per_cta, 0, gpu.max_threads_per_sm // (warps * WARP))),
         tmem=_plain(_by_tmem(gpu, tmem_columns)),
         slots=int(gpu.max_ctas_per_sm),
     )

@@ -152,9 +152,7 @@ def _read_statement(
     instructions.append(Instruction(opcode, operands, predicate, jump, targets, falls))
 
 
-def _resolved(
-    instruction: Instruction, labels: dict[str, int], tables: dict[str, tuple[str, ...]]
-) -> Instruction:
+def _resolved(instruction: Instruction, labels: dict[str, int], tables: dict[str, tuple[str, ...]]) -> Instruction:
     """Name the labels a jump may reach: those of its table, or the innermost label of that name."""
     if instruction.opcode.startswith("brx"):
         return replace(instruction, targets=tables.get(instruction.targets[0], ()))

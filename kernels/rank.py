@@ -70,9 +70,7 @@ def tile_cycles(gpu: GPU, loop: KvLoop, dtype: str) -> TileCycles:
     """
     issued = loop.warp_instructions
     rate = gpu.peak_flops(dtype) / (gpu.sms * gpu.clock_hz)
-    tensor = sum(
-        count * mma.flop * _groups(loop, mma) / (rate * _share(gpu, mma)) for mma, count in loop.mma.items()
-    )
+    tensor = sum(count * mma.flop * _groups(loop, mma) / (rate * _share(gpu, mma)) for mma, count in loop.mma.items())
     alu = sum(issued.get(pipe, 0.0) for pipe in ("select", "integer", "convert", "fp16", "move"))
     units = {
         "tensor": tensor / loop.tiles_per_trip,

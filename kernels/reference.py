@@ -83,7 +83,10 @@ def permute_reference(x: torch.Tensor, grid: tuple[int, ...], tile: tuple[int, .
         for place, inner in enumerate(itertools.product(*map(range, tile))):
             at = [c * t + i for c, t, i in zip(corner, tile, inner, strict=True)]
             if all(a < n for a, n in zip(at, grid, strict=True)):
-                out[:, number * math.prod(tile) + place] = x[(slice(None), *at)]
+                token = x
+                for a in at:  # one axis of the grid after the other
+                    token = token[:, a]
+                out[:, number * math.prod(tile) + place] = token
     return out.reshape(*lead, -1, dim)
 
 

@@ -275,9 +275,7 @@ def count_pipes(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> dict[str,
 
 def count_shared_bytes(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> int:
     """Return the bytes that one warp moves through shared memory in ``blocks``; see ``shared_bytes_of``."""
-    return sum(
-        isa.shared_bytes_of(instruction.opcode) for block in blocks for instruction in flow.body(block)
-    )
+    return sum(isa.shared_bytes_of(instruction.opcode) for block in blocks for instruction in flow.body(block))
 
 
 def count_mma(flow: Flow, blocks: Iterable[int], isa: Isa = SASS) -> Mapping[Mma, int]:

@@ -100,9 +100,7 @@ def attention_space(
     tma = architecture_number(arch) >= 90
     for head_dim in head_dims:
         base = KernelConfig(head_dim=head_dim, dtype=dtype, pattern=pattern)
-        for block_m, block_n, warps, stages in itertools.product(
-            (32, 64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)
-        ):
+        for block_m, block_n, warps, stages in itertools.product((32, 64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)):
             yield _with(base, block_m, block_n, warps, stages, False, False)
         if tma:
             for specialised, block_m, block_n, warps, stages in itertools.product(

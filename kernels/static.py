@@ -167,9 +167,7 @@ def register_terms(path: Array, dim: Array, rows: Array, keys: Array, warps: Arr
     return np.stack([np.ones_like(output), output, scores, addresses], axis=-1)
 
 
-def _registers(
-    path: Array, dim: Array, rows: Array, keys: Array, warps: Array, tma: Array, special: Array
-) -> Array:
+def _registers(path: Array, dim: Array, rows: Array, keys: Array, warps: Array, tma: Array, special: Array) -> Array:
     terms = register_terms(path, dim, rows, keys, warps, tma)
     constants = np.array([REGISTER_CONSTANTS[name] for name in PATHS])
     return np.asarray(np.einsum("...t,...t->...", constants[path], terms))

@@ -97,17 +97,20 @@ def axis_work_of(chunks: Iterable[tuple[Ints, Ints, int]], pairs: int) -> AxisWo
     q_tiles = visited_total = full_total = visited_max = 0
     visited_min = None
     for visited, full, times in chunks:
-        q_tiles += times * visited.size
-        visited_total += times * int(visited.sum())
-        full_total += times * int(full.sum())
-        visited_max = max(visited_max, int(visited.max()))
-        visited_min = int(visited.min()) if visited_min is None else min(visited_min, int(visited.min()))
         v, f, n = classes(visited, full)
+        q_tiles += times * visited.size
+        visited_total += times * int(v @ n)
+        full_total += times * int(f @ n)
+        least, most = int(v[0]), int(v[-1])  # classes are sorted
+        visited_max = max(visited_max, most)
+        visited_min = least if visited_min is None else min(visited_min, least)
         new: Columns = (v.astype(np.float64), f.astype(np.float64), (n * times).astype(np.float64))
         columns = new if columns is None else binned(*_merged(columns, new))
     assert columns is not None
     assert visited_min is not None
-    return AxisWork(*binned(*columns), q_tiles, visited_total, full_total, visited_max, visited_min, pairs)
+    if columns[0].size > MAX_CLASSES:
+        columns = binned(*columns)
+    return AxisWork(*columns, q_tiles, visited_total, full_total, visited_max, visited_min, pairs)
 
 
 def classes(visited: Ints, full: Ints) -> tuple[Ints, Ints, Ints]:

@@ -29,6 +29,7 @@ def device(request: pytest.FixtureRequest) -> str:
     """Each kernel test runs on the CPU (interpreted) and on a GPU; one of the two is skipped."""
     import torch
     import triton
+
     from attncast.kernels.attention import attention_forward_kernel
 
     compiled = isinstance(attention_forward_kernel, triton.JITFunction)

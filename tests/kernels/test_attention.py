@@ -10,6 +10,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+
 from attncast.kernels import BlockLists, ForwardConfig, attention
 from attncast.kernels.masks import causal_mask, document_mask
 from attncast.kernels.reference import attention_reference, band_mask
@@ -117,9 +118,7 @@ def random_mask(heads, queries, keys, seed):
     return mask
 
 
-@pytest.mark.parametrize(
-    ("dtype", "dim", "use_tma"), [(torch.float16, 64, False), (torch.bfloat16, 128, True)]
-)
+@pytest.mark.parametrize(("dtype", "dim", "use_tma"), [(torch.float16, 64, False), (torch.bfloat16, 128, True)])
 def test_packed_masks(device, dtype, dim, use_tma):
     if use_tma and device == "cuda" and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("no tensor descriptors on this GPU")
@@ -236,9 +235,7 @@ def test_off_a_gpu_one_sentence_says_so():
         "        print(error)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert len(lines) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from attncast.kernels import BlockLists, ForwardConfig, attention, attention_backward
 from attncast.kernels.masks import causal_mask, neighborhood_mask
 from attncast.kernels.reference import attention_reference, band_mask, neighborhood_reference

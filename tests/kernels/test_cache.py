@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from attncast.kernels import cache
 
 
@@ -86,9 +87,7 @@ def test_concurrent_writers_leave_one_whole_record(own_cache: Path) -> None:
     assert json.loads(path.read_text())["number"] in range(40)
 
 
-def test_the_source_hash_follows_helpers_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_source_hash_follows_helpers_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cache, "_HERE", tmp_path)
     main = "from .more import helper as h\nSIZE = 2\ndef kernel(x):\n    {doc}\n    return h(x) + SIZE\n"
     main += "def other(): {other}\n"

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
 from attncast.cli.check import check as command
 from attncast.hwmodels import load_gpu
 from attncast.kernels import check as check_module
@@ -18,7 +20,6 @@ from attncast.kernels.loops import KvLoop, Part, Tile
 from attncast.kernels.occupancy import occupancy
 from attncast.kernels.sass import Mma
 from attncast.kernels.space import ARCHITECTURES, KernelConfig, attention_space
-from click.testing import CliRunner
 
 WGMMA = Mma("wgmma", 64, 64, 16, 4)
 GOOD = CompileFacts(
@@ -70,9 +71,7 @@ def with_mma(*kinds: Mma, **changes: Any) -> CompileFacts:
         ("b200", 255, 240000, 8, 0, 0, "shared"),
     ],
 )
-def test_occupancy(
-    gpu: str, registers: int, shared: int, warps: int, tmem: int, ctas: int, limiter: str
-) -> None:
+def test_occupancy(gpu: str, registers: int, shared: int, warps: int, tmem: int, ctas: int, limiter: str) -> None:
     held = occupancy(load_gpu(gpu), registers=registers, shared_bytes=shared, warps=warps, tmem_columns=tmem)
     assert held.ctas == ctas
     assert held.limiter == limiter

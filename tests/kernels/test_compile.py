@@ -83,9 +83,7 @@ def test_a_tile_takes_the_mma_work_of_attention(compiled: dict[Job, CompileFacts
 
 
 @pytest.mark.parametrize("job", WHOLE, ids=name)
-def test_a_tile_takes_one_exponential_a_score_and_the_corrections(
-    compiled: dict[Job, CompileFacts], job: Job
-) -> None:
+def test_a_tile_takes_one_exponential_a_score_and_the_corrections(compiled: dict[Job, CompileFacts], job: Job) -> None:
     config, facts = job[0], compiled[job]
     for loop in facts.loops:
         lanes = sum(part.instructions.get("exp", 0) * 32 * part.warps for part in loop.parts)

@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 import torch
+
 from attncast.kernels import decode, merge_states
 from attncast.kernels.reference import attention_reference, band_mask
 from attncast.tests.kernels.helpers import assert_attention_close, assert_lse_close, draw
@@ -28,17 +29,11 @@ def paged(k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     """
     batch, kv_heads, keys, _ = k.shape
     per_sequence = -(-keys // PAGE)
-    table = (
-        torch.randperm(batch * per_sequence + 3, generator=torch.Generator().manual_seed(0))
-        .int()
-        .to(k.device)
-    )
+    table = torch.randperm(batch * per_sequence + 3, generator=torch.Generator().manual_seed(0)).int().to(k.device)
     table = table[: batch * per_sequence].view(batch, per_sequence).contiguous()
     pools = []
     for source in (k, v):
-        pool = torch.full(
-            (batch * per_sequence + 3, PAGE, kv_heads, source.shape[-1]), torch.nan, dtype=k.dtype
-        )
+        pool = torch.full((batch * per_sequence + 3, PAGE, kv_heads, source.shape[-1]), torch.nan, dtype=k.dtype)
         pool = pool.to(k.device)
         for b, n in itertools.product(range(batch), range(keys)):
             pool[table[b, n // PAGE], n % PAGE] = source[b, :, n]
@@ -121,9 +116,7 @@ def test_merging_states_is_attention_over_the_union(device):
     whole, whole_lse = attention_reference(q, k, v)
     torch.testing.assert_close(out.double(), whole, rtol=1e-5, atol=1e-5)
     assert_lse_close(lse, whole_lse)
-    out, lse = merge_states(
-        torch.stack(states)[1:2].repeat(20, 1, 1, 1, 1), torch.stack(lses)[1:2].repeat(20, 1, 1, 1)
-    )
+    out, lse = merge_states(torch.stack(states)[1:2].repeat(20, 1, 1, 1, 1), torch.stack(lses)[1:2].repeat(20, 1, 1, 1))
     assert (out == 0).all()
     assert (lse == -torch.inf).all()
 

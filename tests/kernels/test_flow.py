@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from attncast.kernels.flow import Flow, Instruction, build_flow, find_loops, steady_blocks, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from attncast.kernels.flow import Flow, Instruction, build_flow, find_loops, steady_blocks, walk
 
 
 def program(*lines: str) -> Flow:

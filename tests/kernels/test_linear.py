@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from attncast.kernels import linear_attention
 from attncast.kernels.reference import linear_attention_reference
 from attncast.tests.kernels.helpers import draw
@@ -33,15 +34,11 @@ def test_against_the_quadratic_sum(device, case):
     # Scores or decayed keys are rounded to dtype, the output too (half an eps each; the interpreter truncates
     # to bf16, a whole one), the state to tf32 on a GPU: within 2.1 eps of the sum of magnitudes, whatever
     # cancels in it.
-    magnitude = linear_attention_reference(
-        q.double().abs(), k.double().abs(), v.double().abs(), causal, decay, 0.1
-    )
+    magnitude = linear_attention_reference(q.double().abs(), k.double().abs(), v.double().abs(), causal, decay, 0.1)
     eps = torch.finfo(dtype).eps * (32 if dtype == torch.float32 else 2.1)
     difference = (out.double() - expected).abs()
     assert not out.isnan().any()
-    assert (difference <= eps * magnitude + 1e-6).all(), (
-        f"off by {(difference / magnitude).max():.3g} of the magnitude"
-    )
+    assert (difference <= eps * magnitude + 1e-6).all(), f"off by {(difference / magnitude).max():.3g} of the magnitude"
 
 
 def test_cross_attention_lengths_differ_when_not_causal(device):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from attncast.kernels import TokenLayout, permute_tokens, unpermute_tokens
 from attncast.kernels.reference import permute_reference
 from attncast.tests.kernels.helpers import draw

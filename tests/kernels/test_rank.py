@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from attncast.hwmodels import load_gpu
 from attncast.kernels.best_configs import table
 from attncast.kernels.check import CheckResult, judge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from attncast.kernels.flow import find_loops, steady_blocks
 from attncast.kernels.loops import Tile, analyse
 from attncast.kernels.ptx import PTX, parse_ptx
@@ -89,9 +90,7 @@ def test_the_loop_is_found_by_its_back_edge_and_the_spin_left_out() -> None:
 def test_a_far_loop_exit_written_as_a_call_is_a_branch() -> None:
     # ptxas for sm_80 leaves long loops so.
     flow = parse_sass(
-        sass(
-            ".L_x_1:", "MUFU.EX2 R5, R5", "@!P2 CALL.REL.NOINC `(.L_x_0)", "BRA `(.L_x_1)", ".L_x_0:", "EXIT"
-        ),
+        sass(".L_x_1:", "MUFU.EX2 R5, R5", "@!P2 CALL.REL.NOINC `(.L_x_0)", "BRA `(.L_x_1)", ".L_x_0:", "EXIT"),
         "kernel",
     )
     (loop,) = find_loops(flow)

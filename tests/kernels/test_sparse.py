@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from attncast.kernels import ForwardConfig, sparse_attention
 from attncast.kernels.neighborhood import Axis, axis_tiles, choose_tiles, parse_pattern
 from attncast.kernels.reference import attention_reference, band_mask, neighborhood_reference
@@ -39,13 +40,8 @@ CASES = [
 @pytest.mark.parametrize(("text", "grid", "q_tile", "kv_tile", "heads"), CASES)
 def test_neighborhoods(device, text, grid, q_tile, kv_tile, heads):
     tokens = math.prod(grid)
-    q, k, v = (
-        draw((1, h, tokens, 64), torch.float16, device, i)
-        for i, h in enumerate((heads[0], heads[1], heads[1]))
-    )
-    out, lse = sparse_attention(
-        q, k, v, text, grid, q_tile=q_tile, kv_tile=kv_tile, return_lse=True, config=SMALL
-    )
+    q, k, v = (draw((1, h, tokens, 64), torch.float16, device, i) for i, h in enumerate((heads[0], heads[1], heads[1])))
+    out, lse = sparse_attention(q, k, v, text, grid, q_tile=q_tile, kv_tile=kv_tile, return_lse=True, config=SMALL)
     mask = brute(text, grid).to(device)
     expected, expected_lse = attention_reference(q, k, v, mask)
     weighted, _ = attention_reference(q, k, v.double().abs(), mask)

@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from attncast.hwmodels import load_gpu
-from attncast.kernels.static import estimate
 from hypothesis import given
 from hypothesis import strategies as st
+
+from attncast.hwmodels import load_gpu
+from attncast.kernels.static import estimate
 
 
 # What Triton 3.9 reported for these configurations: (GPU, dim, M, N, warps, stages, TMA, specialised,
