@@ -12,16 +12,34 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...errors import InputError
 from ..tiles import Floats, Ints, KvTiling, TileWork, binned
 from ..workload import DTYPE_BYTES, Grid, Workload
 from .base import SelectionCost
 from .spec import Described, Group, flag, number, parameter
 
 LEVELS = 8  # rows of equal probability that stand for the spread between rows and heads
+
+if TYPE_CHECKING:
+    from ..masks import Mask, StoredMask
+
+
+def _path(text: str, key: str) -> str:
+    """A file's path; read when the pattern is first asked for its tiles."""
+    return text
+
+
+@lru_cache(maxsize=16)
+def _measured(path: str) -> Mask | StoredMask:
+    from ..masks import read_mask  # here, not above: expectations need no block maps
+
+    if not path.lower().endswith((".npz", ".pt", ".pth")):
+        raise InputError(f"map {path!r} is no block map: expected a .npz file, or a BlockMask saved by PyTorch (.pt)")
+    return read_mask(path)
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,9 @@ class Dynamic(Described, ABC):
     causal: bool = parameter("1: no later keys", flag, True)
     spread: float = parameter("standard deviation over mean of what rows and heads keep", number(0, 10, 0.5), 0.0)
     alike: float = parameter("share of what a row keeps that its neighbours keep too", number(0, 1, 0.5), 1.0)
+    map: str = parameter(
+        "measured block map (.npz, or a BlockMask saved by PyTorch) in place of expectations", _path, ""
+    )
 
     @abstractmethod
     def blocks(self, workload: Workload) -> tuple[int, int]:
@@ -52,10 +73,19 @@ class Dynamic(Described, ABC):
         """What choosing costs in this call."""
 
     def check(self, workload: Workload) -> None:
-        """Every workload fits."""
+        """Every workload fits, unless a measured map says for which it was measured (InputError)."""
+        if self.map:
+            _measured(self.map).check(workload)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should hear about a measured map."""
+        return _measured(self.map).notes if self.map else ()
 
     def tile_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static") -> TileWork:
-        """Expected TileWork; KV tiles are aligned to key 0 whatever ``tiling`` says."""
+        """Expected TileWork, or that of the measured map; KV tiles are aligned to key 0 whatever ``tiling`` says."""
+        if self.map:
+            return _measured(self.map).tile_work(workload, q_tile, kv_tile, tiling)
         return _expected(self, workload, math.prod(q_tile), math.prod(kv_tile))
 
 

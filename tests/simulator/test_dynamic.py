@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attncast import Workload, parse_pattern
+from attncast import InputError, Workload, parse_pattern
 from attncast.simulator.patterns.dynamic import Dynamic, SelectionCost
 from attncast.simulator.patterns.library import PATTERNS
 
@@ -88,3 +88,21 @@ def test_pooled_scores_by_hand():
     assert cost == SelectionCost(
         2 * 64 * 4 * 8 * 2, 2 * 64 * (512 * 2 + 512) + 2 * 2 * 64 * (4 * 2 + 8) + 12 * 4 * 8 * 2, 4
     )
+
+
+def test_a_measured_map_replaces_the_expectations_and_keeps_the_cost_of_choosing(tmp_path):
+    path = tmp_path / "kept.npz"
+    blocks = np.zeros((1, 1, 8, 8), dtype=np.int8)
+    blocks[..., 0] = 2
+    np.fill_diagonal(blocks[0, 0], 1)
+    np.savez(path, block_map=blocks, block_size=np.array([128, 128]), seq_lengths=np.array([1024, 1024]))
+    workload = Workload(1024, 4, 64)
+    expected, measured = (parse_pattern(text) for text in ("sparge density=0.3", f"sparge density=0.3 map={path}"))
+    measured.check(workload)
+    work = measured.tile_work(workload, (128,), (128,))
+    assert (work.visited_total, work.full_total) == (15, 7)
+    assert measured.selection(workload) == expected.selection(workload)
+    with pytest.raises(InputError, match="1,024 queries"):
+        measured.check(Workload(2048, 4, 64))
+    with pytest.raises(InputError, match="no block map"):
+        parse_pattern("sparge density=0.3 map=kept.csv").check(workload)
