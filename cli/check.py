@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
+from .output import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.table import Table
 
     from ..hwmodels import GPU
     from ..kernels.check import CheckResult
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 _SHOWN_PIPES = (
     "tensor", "exp", "fp32", "select", "convert", "integer", "shared", "global", "tmem", "local", "barrier",
 )  # fmt: skip
-
-
-class _BadInput(click.ClickException):
-    exit_code = 2
 
 
 @click.command("check")
@@ -84,28 +79,24 @@ def check(
     from ..kernels.check import grid_jobs, to_json
     from ..kernels.space import KernelConfig
 
-    try:
-        names = [name for name in (part.strip() for part in gpus.split(",")) if name]
-        if not names:
-            raise InputError(f"--gpu {gpus!r} names no GPU, expected names separated by commas, as a100,h100")
-        config = KernelConfig(
-            kernel, head_dim, dtype, pattern, block_m, block_n, num_warps, num_stages, tma, warp_specialize
-        )
-        if grid:
-            jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern, prune=prune)
-        else:
-            jobs = _one_config(names, config)
-        results = _run(jobs, workers, timeout)
-    except InputError as error:
-        raise _BadInput(str(error)) from None
+    names = [name for name in (part.strip() for part in gpus.split(",")) if name]
+    if not names:
+        raise InputError(f"--gpu {gpus!r} names no GPU, expected names separated by commas, as a100,h100")
+    config = KernelConfig(
+        kernel, head_dim, dtype, pattern, block_m, block_n, num_warps, num_stages, tma, warp_specialize
+    )
+    if grid:
+        jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern, prune=prune)
+    else:
+        jobs = _one_config(names, config)
+    results = _run(jobs, workers, timeout)
     if as_json:
         click.echo(json.dumps(to_json(results), indent=2))
         return
-    from rich.console import Console
-
-    console = Console()
-    for table in [_grid_table(results)] if grid else [_table(results)]:
-        console.print(table)
+    if grid:
+        _print_grid(results)
+    else:
+        _print_one(results)
     _print_remarks(results, grid)
 
 
@@ -130,14 +121,8 @@ def _run(jobs: Sequence[tuple[GPU, KernelConfig]], workers: int | None, timeout_
         return check_jobs(jobs, workers=workers, timeout_s=timeout_s, on_result=lambda _: progress.advance(bar))
 
 
-def _table(results: Sequence[CheckResult]) -> Table:
+def _print_one(results: Sequence[CheckResult]) -> None:
     """One configuration: a row for each fact, a column for each GPU."""
-    from rich.table import Table
-
-    table = Table(title=f"attention {results[0].facts.config}", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for result in results:
-        table.add_column(f"{result.gpu.key}\n{result.facts.arch}", justify="right")
     rows: list[tuple[str, list[str]]] = [
         ("fits", ["yes" if result.fits else "NO" for result in results]),
         ("registers", [_number(result.facts.registers) for result in results]),
@@ -146,34 +131,36 @@ def _table(results: Sequence[CheckResult]) -> Table:
         ("  of", [_number(result.gpu.smem_bytes_per_cta) for result in results]),
         ("tmem columns", [_number(result.facts.tmem_columns) for result in results]),
         ("CTAs per SM", [_held(result) for result in results]),
-        ("MMA", [result.facts.mma.replace(" ", "\n").replace(",", "") or "-" for result in results]),
     ]
+    instructions = [result.facts.mma.replace(",", "").split() or ["-"] for result in results]
+    for line in range(max(map(len, instructions))):
+        rows.append(("MMA" if line == 0 else "", [shown[line] if line < len(shown) else "" for shown in instructions]))
     pipes = [pipe for pipe in _SHOWN_PIPES if any(result.loop.get(pipe) for result in results)]
     rows.append(("per KV tile and warp", ["" for _ in results]))
     rows += [(f"  {pipe}", [_number(result.loop.get(pipe)) for result in results]) for pipe in pipes]
-    for name, cells in rows:
-        table.add_row(name, *cells)
-    return table
+    print_table(
+        ["", *(f"{result.gpu.key} ({result.facts.arch})" for result in results)],
+        [[name, *cells] for name, cells in rows],
+        title=f"attention {results[0].facts.config}",
+    )
 
 
-def _grid_table(results: Sequence[CheckResult]) -> Table:
+def _print_grid(results: Sequence[CheckResult]) -> None:
     """Many configurations: a row for each."""
-    from rich.table import Table
-
-    table = Table()
-    for name in ("GPU", "configuration", "fits", "regs", "spill", "shared", "tmem", "CTAs", "MMA"):
-        table.add_column(name, justify="left" if name in ("GPU", "configuration", "MMA") else "right")
+    rows = []
     for result in results:
         facts = result.facts
-        table.add_row(
-            result.gpu.key,
-            str(facts.config),
-            "yes" if result.fits else "NO",
-            *map(_number, (facts.registers, facts.spill_bytes, facts.shared_bytes, facts.tmem_columns)),
-            str(result.ctas_per_sm),
-            facts.mma or "-",
+        numbers = (facts.registers, facts.spill_bytes, facts.shared_bytes, facts.tmem_columns)
+        rows.append(
+            [
+                f"{result.gpu.key} {facts.config}",
+                "yes" if result.fits else "NO",
+                *map(_number, numbers),
+                str(result.ctas_per_sm),
+                facts.mma or "-",
+            ]
         )
-    return table
+    print_table(["configuration", "fits", "regs", "spill", "shared", "tmem", "CTAs", "MMA"], rows)
 
 
 def _print_remarks(results: Sequence[CheckResult], grid: bool) -> None:
