@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -106,16 +107,16 @@ class Measurement(NamedTuple):
     suffix: str = ""  # tells the runs of one entry apart ("bwd")
 
 
-class Names:
+class Names(ABC):
     """Finds hardware models and kernel profiles; see ``names.py``. The user's own names win."""
 
+    @abstractmethod
     def gpu(self, name: str) -> GPU:
         """The GPU a file names. BadEntry when there is no model of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kernel(self, name: str, gpu: GPU) -> str:
         """Key of the kernel profile for the name a file gives a kernel. BadEntry or NoRun when there is none."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
