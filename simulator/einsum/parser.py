@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...errors import InputError, suggest
+from ...errors import InputError, suggest, unknown
 from .ir import (
     Access,
     Apply,
@@ -194,14 +194,17 @@ class _Parser:
 
     def _reduces(self) -> bool:
         """Whether a reduce action follows: ``max(m) X`` is one, ``max(a, b)`` or ``max(a, b) * X`` is not."""
-        if self.token.text not in REDUCERS or self.peek().text != "(":
+        if self.token.kind != "word" or self.peek().text != "(":
             return False
         ahead = 2
         while self.peek(ahead).kind == "word" and self.peek(ahead + 1).text == ",":
             ahead += 2
         closed = self.peek(ahead).kind == "word" and self.peek(ahead + 1).text == ")"
         follows = self.peek(ahead + 2)
-        return closed and (follows.kind in ("word", "number") or follows.text in ("(", "-"))
+        operand = follows.kind == "number" or (follows.kind == "word" and follows.text != "where")
+        if closed and operand and self.token.text not in REDUCERS:
+            raise error(self.source, self.token.at, str(unknown("reduce action", self.token.text, REDUCERS)))
+        return closed and self.token.text in REDUCERS and (operand or follows.text in ("(", "-"))
 
     def _filter(self) -> Filter:
         at, left = self.token.at, self._index()

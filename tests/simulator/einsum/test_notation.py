@@ -186,3 +186,8 @@ def test_load_by_name_or_path(tmp_path: Path) -> None:
         cascades.load("flash_atention_2")
     with pytest.raises(InputError, match="cannot read cascade file"):
         cascades.load(str(tmp_path / "none.cascade"))
+
+
+def test_an_unknown_reduce_action_is_named() -> None:
+    with pytest.raises(InputError, match=r"line 2, column 8: unknown reduce action 'summ'.*did you mean 'sum'"):
+        parse("input Q[E, P]\nZ[p] = summ(e) Q[e, p]\noutput Z\n")
