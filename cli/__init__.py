@@ -22,6 +22,10 @@ COMMANDS = {
         "Compile a kernel configuration for GPUs that are not there: does it fit, and what is in its loop?",
     ),
     "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
+    "calibrate": (
+        "calibrate",
+        "Fit the constants of kernels to measured runs, and check the fit on runs left out of it.",
+    ),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
     "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
     "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),

@@ -11,6 +11,7 @@ from ..hwmodels import load_gpu
 from ..simulator import Conditions, Estimate, Workload
 from ..simulator import predict as forecast
 from ..simulator.advice import advice
+from ..simulator.calibration import load_calibration
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
 from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
@@ -45,6 +46,9 @@ from .output import print_json, print_table
     "--attention-share", type=float, help="Share of the whole run that dense attention takes: end-to-end speedup."
 )
 @click.option("--sparse-share", type=float, help="Share of the run's steps that use the pattern; all when left out.")
+@click.option(
+    "--calibration", metavar="FILE", help="Fitted constants that attncast calibrate wrote, in place of the priors."
+)
 @click.option("--graph", is_flag=True, help="Launched inside a CUDA graph.")
 @click.option("--cold", is_flag=True, help="The L2 holds nothing of the call's tensors.")
 @click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
@@ -71,6 +75,7 @@ def predict(
     kv_tile: str | None,
     attention_share: float | None,
     sparse_share: float | None,
+    calibration: str | None,
     graph: bool,
     cold: bool,
     appends: bool,
@@ -108,6 +113,7 @@ def predict(
     conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
     wanted = read_pattern(pattern, mask)
     models = [load_gpu(name) for name in names]
+    constants = load_calibration(calibration) if calibration is not None else None
     estimates = [
         forecast(
             workload,
@@ -121,11 +127,13 @@ def predict(
             attention_share=attention_share,
             sparse_share=1.0 if sparse_share is None else sparse_share,
             conditions=conditions,
+            calibration=constants,
         )
         for gpu in models
     ]
     sentences = [
-        advice(estimate, workload, wanted, gpu, conditions) for estimate, gpu in zip(estimates, models, strict=True)
+        advice(estimate, workload, wanted, gpu, conditions, constants)
+        for estimate, gpu in zip(estimates, models, strict=True)
     ]
     if as_json:
         print_json([{**e.to_dict(), "advice": sentence} for e, sentence in zip(estimates, sentences, strict=True)])

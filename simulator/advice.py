@@ -10,6 +10,7 @@ import numpy as np
 
 from ..hwmodels import GPU
 from .batch import stack
+from .calibration import Calibration
 from .estimate import Estimate, seconds_text
 from .forecast import Calls, forecast
 from .patterns import Neighborhood, Pattern
@@ -47,10 +48,17 @@ class Alternative:
 
 
 def advice(
-    estimate: Estimate, workload: Workload, pattern: Pattern, gpu: GPU, conditions: Conditions = DEFAULT_CONDITIONS
+    estimate: Estimate,
+    workload: Workload,
+    pattern: Pattern,
+    gpu: GPU,
+    conditions: Conditions = DEFAULT_CONDITIONS,
+    calibration: Calibration | None = None,
 ) -> str:
     """One sentence on what would make the estimated call faster. The arguments are those of the prediction."""
     profile = load_profile(estimate.kernel, gpu)
+    if calibration is not None:
+        profile, gpu = calibration.apply(profile, gpu)
     if isinstance(pattern, Neighborhood):
         found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
         same_pattern = [choice for choice in found if choice.pattern == pattern]

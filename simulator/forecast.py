@@ -152,7 +152,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, c, once_s, splits)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -211,7 +211,9 @@ def _traffic(
     )
 
 
-def _passes(gpu: GPU, c: Calls, once_s: Floats, splits: Floats) -> tuple[Floats, Floats, Floats]:
+def _passes(
+    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats
+) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
     if (splits > 1).any():
@@ -220,7 +222,8 @@ def _passes(gpu: GPU, c: Calls, once_s: Floats, splits: Floats) -> tuple[Floats,
         merge_s = np.where(splits > 1, merging_s, 0.0)
     if c.append_bytes.any():
         appending_s = memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim)
-        append_s = np.where(c.append_bytes > 0, once_s + appending_s, 0.0)
+        engine_s = profile.call_s + profile.token_s * c.batch * c.queries
+        append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
     if c.permute_axes.any():
         # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
         query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)

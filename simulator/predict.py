@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
 from . import memory
+from .calibration import Calibration
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
@@ -55,7 +56,8 @@ def predict(
     kv_tile: Grid | str | None = None,
     attention_share: float | None = None,
     sparse_share: float = 1.0,
-    conditions: Conditions = Conditions(),
+    conditions: Conditions = DEFAULT_CONDITIONS,
+    calibration: Calibration | None = None,
 ) -> Estimate:
     """Forecast one attention call.
 
@@ -71,6 +73,7 @@ def predict(
         attention_share: share of the whole run that dense attention takes (0 to 1), for the end-to-end speedup.
         sparse_share: share of the run's steps that use the pattern (0 to 1).
         conditions: how the call is run.
+        calibration: fitted constants in place of the priors (see load_calibration).
 
     Raises:
         InputError: anything of the above is wrong or does not fit together; one sentence that quotes it.
@@ -86,6 +89,7 @@ def predict(
             "q_tile": q_tile,
             "kv_tile": kv_tile,
             "conditions": conditions,
+            "calibration": calibration,
         }
         estimates = [predict(workload, part, gpu, kernel, **options) for _, part in layers]  # type: ignore[arg-type]
         estimate = mean_estimate(pattern, [weight for weight, _ in layers], estimates)
@@ -94,6 +98,9 @@ def predict(
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
     profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    plain_gpu = gpu
+    if calibration is not None:
+        profile, gpu = calibration.apply(profile, gpu)
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
@@ -101,7 +108,7 @@ def predict(
         costs = streaming(gpu, profile, workload, algorithm, calls)
     else:
         costs = forecast(gpu, profile, calls, algorithm.operations if algorithm else None)
-    gpu_baseline = dense_baseline(workload, gpu, baseline, conditions)
+    gpu_baseline = dense_baseline(workload, plain_gpu, baseline, conditions, calibration)
     parts = {name: float(value[0]) for name, value in costs.parts.items()}
     time_s = math.fsum(parts.values())
     estimate = Estimate(
@@ -131,7 +138,13 @@ def predict(
 
 
 @lru_cache(maxsize=1024)
-def dense_baseline(workload: Workload, gpu: GPU, kernel: str | None, conditions: Conditions) -> Baseline:
+def dense_baseline(
+    workload: Workload,
+    gpu: GPU,
+    kernel: str | None,
+    conditions: Conditions,
+    calibration: Calibration | None = None,
+) -> Baseline:
     """Time of the same workload without a pattern; on the GPU's best dense kernel when ``kernel`` is None.
 
     Raises:
@@ -141,6 +154,8 @@ def dense_baseline(workload: Workload, gpu: GPU, kernel: str | None, conditions:
         profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v))
     else:
         profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
+    if calibration is not None:
+        profile, gpu = calibration.apply(profile, gpu)
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = pattern.tile_work(workload, *tiles)

@@ -67,6 +67,8 @@ class KernelProfile:
             packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed) or "never".
+        call_s, token_s: seconds of a serving engine's call, and of each of its new tokens, beyond launches and bytes of the
+            append (fitted; 0 until then).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
@@ -96,7 +98,7 @@ class KernelProfile:
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
     in_flight: int = 1
-    round_trips: int = 4
+    round_trips: float = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
     pack_gqa: Literal["always", "decode", "never"] = "never"
@@ -104,6 +106,8 @@ class KernelProfile:
     max_packed: int = 1024
     split_kv: Literal["always", "packed", "never"] = "never"
     permute: bool = False
+    call_s: float = 0.0
+    token_s: float = 0.0
 
     def __hash__(self) -> int:
         return hash((self.key, self.archs))  # as a cache key; the rest follows from these
