@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,13 @@ class Fitted:
         before, held_out: relative error of each row, shape (rows,): of the priors, and of constants fitted without the row's
             shape.
         inside: share of rows inside the interval, which was found on the other folds.
+        runs: the rows. problem: forecasts them with other constants.
     """
 
     gpu: str
     kernel: str
+    runs: Sequence[MeasuredRun]
+    problem: Problem
     constants: Constants
     before: Floats
     held_out: Floats
@@ -86,15 +89,21 @@ def _describable(run: MeasuredRun) -> bool:
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Runs of one GPU and kernel, ready to be forecast again and again."""
+class Problem:
+    """Runs of one GPU and kernel, ready to be forecast again and again.
+
+    Attributes:
+        alone: rows that measure the kernel alone. fold: of each row's shape. speed_of_light_s: the longer of the kept pairs'
+            FLOPs at the tensor peak and each tensor's bytes, once, at the DRAM peak.
+    """
 
     gpu: GPU
     profile: KernelProfile
     calls: Calls
     alone: NDArray[np.bool_]
     measured_s: Floats
-    shape: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    speed_of_light_s: Floats
 
     def seconds(self, constants: Constants, rows: NDArray[np.bool_] | None = None) -> Floats:
         """Forecasts with some constants; all rows are forecast, since a call's work is stored beside the others'."""
@@ -104,9 +113,9 @@ class _Problem:
         return found if rows is None else found[rows]
 
 
-def _problem(gpu_name: str, kernel: str, runs: Sequence[MeasuredRun]) -> _Problem:
+def _problem(gpu_name: str, kernel: str, runs: Sequence[MeasuredRun]) -> Problem:
     gpu = load_gpu(gpu_name)
-    calls = []
+    calls, flops = [], []
     profile = None
     for run in runs:
         workload, pattern = run.workload, parse_pattern(run.pattern)
@@ -114,14 +123,19 @@ def _problem(gpu_name: str, kernel: str, runs: Sequence[MeasuredRun]) -> _Proble
         tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
         work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
         calls.append(single_call(gpu, profile, workload, pattern, tiles, work, run.conditions))
+        heads = workload.batch * workload.heads
+        flops.append(2.0 * work.pairs * heads * (workload.head_dim + workload.dim_v) / gpu.peak_flops(workload.dtype))
     assert profile is not None
-    return _Problem(
+    stacked = stack(calls)
+    moving_s = forecast(gpu, profile, stacked).traffic.unique_bytes / gpu.dram_bandwidth_bytes_s
+    return Problem(
         gpu,
         profile,
-        stack(calls),
+        stacked,
         np.array([run.measures == "kernel" for run in runs]),
         np.array([run.time_s for run in runs]),
         np.array([_fold(run) for run in runs]),
+        np.maximum(np.array(flops), moving_s),
     )
 
 
@@ -150,22 +164,22 @@ def _fit_group(gpu: str, kernel: str, runs: Sequence[MeasuredRun], data: str, co
     before = problem.seconds(_without_call(prior)) / problem.measured_s - 1.0
     held_out = np.empty(len(runs))
     for fold in range(FOLDS):
-        out = problem.shape == fold
+        out = problem.fold == fold
         if not out.any():
             continue
         constants = _fit(problem, prior, ~out) if (~out).sum() >= MIN_ROWS // 2 else prior
         held_out[out] = problem.seconds(constants, out) / problem.measured_s[out] - 1.0
     logs = np.abs(np.log1p(held_out))
     inside = [
-        float(np.mean(logs[problem.shape == fold] <= np.quantile(logs[problem.shape != fold], COVERAGE)))
+        float(np.mean(logs[problem.fold == fold] <= np.quantile(logs[problem.fold != fold], COVERAGE)))
         for fold in range(FOLDS)
-        if (problem.shape == fold).any() and (problem.shape != fold).any()
+        if (problem.fold == fold).any() and (problem.fold != fold).any()
     ]
     fitted = _fit(problem, prior, np.ones(len(runs), dtype=bool))
     constants = _with(
         fitted, interval=float(np.quantile(logs, COVERAGE)), held_out_mape=float(np.mean(np.abs(held_out)))
     )
-    return Fitted(gpu, kernel, constants, before, held_out, float(np.mean(inside)))
+    return Fitted(gpu, kernel, runs, problem, constants, before, held_out, float(np.mean(inside)))
 
 
 def _without_call(prior: Constants) -> Constants:
@@ -174,12 +188,10 @@ def _without_call(prior: Constants) -> Constants:
 
 
 def _with(constants: Constants, **changes: float) -> Constants:
-    from dataclasses import replace
-
     return replace(constants, **changes)  # type: ignore[arg-type]
 
 
-def _fit(problem: _Problem, prior: Constants, rows: NDArray[np.bool_]) -> Constants:
+def _fit(problem: Problem, prior: Constants, rows: NDArray[np.bool_]) -> Constants:
     """Constants that fit some rows: least squares of log(forecast / measured), robust, within bounds."""
     try:
         from scipy.optimize import least_squares

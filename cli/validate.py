@@ -1,0 +1,117 @@
+"""``attncast validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import InputError
+from ..validation.measured import DATA, load_runs
+from ..validation.statistics import Summary
+from ..validation.validate import Validation
+from ..validation.validate import validate as compare
+from .output import print_table
+
+COLUMNS = (
+    ("held out", "held_out"),
+    ("median", "held_out"),
+    ("p90", "held_out"),
+    ("priors", "priors"),
+    ("GPU left out", "left_out_gpu"),
+    ("decode", "decode"),
+    ("speedup", "speedup"),
+    ("k SOL + c", "line"),
+    ("SOL", "speed_of_light"),
+)
+
+
+@click.command()
+@click.option(
+    "--rows",
+    default="serving",
+    show_default=True,
+    metavar="FILE",
+    help="Measured runs: a table of attncast import, or serving.",
+)
+@click.option(
+    "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
+)
+@click.option("--leave-out-gpu", metavar="GPU", help="Show this GPU's row only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def validate(rows: str, above: str, leave_out_gpu: str | None, as_json: bool) -> None:
+    """Errors on runs that nothing was fitted on: shapes left out, GPUs left out, decode, window speedups, baselines.
+
+    \b
+    Examples:
+      attncast validate
+      attncast validate --rows rows.csv --above 50us --json
+    """
+    packaged = DATA / f"{rows}.csv"
+    found = compare(load_runs(packaged if packaged.is_file() else rows), Path(rows).name, _seconds(above))
+    keys = [key for key in found.held_out if leave_out_gpu is None or key[0] == leave_out_gpu.lower()]
+    if not keys:
+        known = ", ".join(sorted({gpu for gpu, _ in found.held_out}))
+        raise InputError(f"GPU {leave_out_gpu!r} has no fitted runs in {rows!r}: expected one of {known}")
+    if as_json:
+        click.echo(_json(found, keys))
+        return
+    print_table(
+        ["GPU and kernel", "rows", *(title for title, _ in COLUMNS)],
+        [
+            [f"{gpu} {kernel}", f"{found.held_out[gpu, kernel].n:,}", *_cells(found, (gpu, kernel))]
+            for gpu, kernel in keys
+        ],
+        title="mean error (MAPE) unless the column says otherwise; - where there is nothing to compare",
+    )
+    click.echo(f"inside the 80% interval: {found.coverage_80:.0%} of held-out rows")
+    for reason, count in found.left_out.items():
+        click.echo(f"left out: {count:,} ({reason})")
+
+
+def _cells(found: Validation, key: tuple[str, str]) -> list[str]:
+    cells = []
+    for title, name in COLUMNS:
+        summary: Summary | None = getattr(found, name).get(key)
+        value = None if summary is None else {"median": summary.median, "p90": summary.p90}.get(title, summary.mape)
+        cells.append("-" if value is None else f"{value:.1%}")
+    return cells
+
+
+def _seconds(text: str) -> float:
+    for unit, scale in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit)) * scale
+            except ValueError:
+                break
+            if value >= 0:
+                return value
+    raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")
+
+
+def _json(found: Validation, keys: list[tuple[str, str]]) -> str:
+    import json
+
+    def nested(table: dict[tuple[str, str], Summary]) -> dict[str, dict[str, dict[str, float]]]:
+        out: dict[str, dict[str, dict[str, float]]] = {}
+        for gpu, kernel in keys:
+            if (gpu, kernel) in table:
+                out.setdefault(gpu, {})[kernel] = table[gpu, kernel].to_dict()
+        return out
+
+    return json.dumps(
+        {
+            "schema": 1,
+            "held_out": nested(found.held_out),
+            "priors": nested(found.priors),
+            "left_out_gpu": nested(found.left_out_gpu),
+            "speedup": nested(found.speedup),
+            "decode": nested(found.decode),
+            "baselines": {"speed_of_light": nested(found.speed_of_light), "line": nested(found.line)},
+            "coverage_80": found.coverage_80,
+            "left_out": found.left_out,
+        },
+        indent=2,
+        allow_nan=False,
+    )
