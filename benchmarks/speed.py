@@ -131,7 +131,7 @@ def main() -> None:
         ("tile counts, 30x48x80 in 3-D", median_ms(count_tiles, 200), "ms", "5"),
         ("predict(), baseline included, new shape", median_ms(predict_once, 300), "ms", "1"),
         ("100,000 configurations in one call", median_ms(lambda _: sweep(), 5), "ms", "1000"),
-        ("parse and analyse a cascade", median_ms(analyse, 50), "ms", "10"),
+        ("parse and analyse a cascade (FlashAttention-2)", median_ms(analyse, 50), "ms", "10"),
         ("operation counts on 10,000 size bindings", median_ms(bind_many, 20), "ms", "100"),
         ("attncast predict, whole process", median_ms(process, 9), "ms", "500"),
         ("peak memory, causal, 2^31 - 1 tokens", peak_mb(2**31 - 1, "causal"), "MB", "200"),
