@@ -15,9 +15,9 @@ MAX_CLASSES_PER_CALL = 32
 
 
 def band_classes(
-    queries: Ints, keys: Ints, left: Ints, right: Ints, tile_q: Ints, tile_kv: Ints
+    queries: Ints, keys: Ints, left: Ints, right: Ints, tile_q: Ints, tile_kv: Ints, packed: Ints | int = 1
 ) -> tuple[Floats, Floats, Floats, Ints]:
-    """Work classes of many bands (dense, causal, window), shape (calls,) each.
+    """Work classes of many bands (dense, causal, window), shape (calls,) each; ``packed`` as in ``Band.tile_work``.
 
     Returns:
         visited, full, count: flat, one call after the other, longest first; row: index of each call's first class.
@@ -25,7 +25,7 @@ def band_classes(
     Neighbouring classes are merged until ``MAX_CLASSES_PER_CALL`` are left; sums and the longest class are kept. Calls
     with more than ``MAX_TILES_PER_CALL`` Q tiles are counted on evenly spaced ones (a single prediction counts all).
     """
-    columns = [c.astype(np.int64) for c in np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv)]
+    columns = [c.astype(np.int64) for c in np.broadcast_arrays(queries, keys, left, right, tile_q, tile_kv, packed)]
     first, inverse = _distinct(columns)
     visited, full, count, row = _unique_band_classes(*(column[first] for column in columns))
     sizes = np.diff(row, append=visited.size)
@@ -46,9 +46,10 @@ def _distinct(columns: list[Ints]) -> tuple[Ints, Ints]:
 
 
 def _unique_band_classes(
-    queries: Ints, keys: Ints, left: Ints, right: Ints, tile_q: Ints, tile_kv: Ints
+    queries: Ints, keys: Ints, left: Ints, right: Ints, tile_q: Ints, tile_kv: Ints, packed: Ints
 ) -> tuple[Floats, Floats, Floats, Ints]:
-    q_tiles = -(-queries // tile_q)
+    rows = queries * packed
+    q_tiles = -(-rows // tile_q)
     kept = np.minimum(q_tiles, MAX_TILES_PER_CALL)
     row = np.concatenate(([0], np.cumsum(kept)[:-1]))
     owner = np.repeat(np.arange(kept.size), kept)
@@ -56,8 +57,8 @@ def _unique_band_classes(
     # The Q tiles [first, last) that a kept one stands for.
     first = position * q_tiles[owner] // kept[owner]
     last = (position + 1) * q_tiles[owner] // kept[owner]
-    q0 = (first + last - 1) // 2 * tile_q[owner]
-    q1 = np.minimum(q0 + tile_q[owner], queries[owner]) - 1
+    row0 = (first + last - 1) // 2 * tile_q[owner]
+    q0, q1 = row0 // packed[owner], (np.minimum(row0 + tile_q[owner], rows[owner]) - 1) // packed[owner]
     visited, full = band_tiles(q0, q1, queries[owner], keys[owner], left[owner], right[owner], tile_kv[owner])
     weight = (last - first).astype(float)
     ends = np.append(row[1:], owner.size)

@@ -18,6 +18,7 @@ from .tile_operations import TileOperations
 from .tiles import Floats, Ints
 
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Calls:
         query_bytes, kv_bytes: bytes per element of Q and O, and of K and V.
         tensor_rate: FLOP per clock and SM for the dtype.
         tile_q, tile_kv: tokens in a Q and a KV tile.
-        packed: query heads in one Q tile (see packed_heads).
+        packed: query heads whose rows share Q tiles (see packed_heads); ``count`` is of all of them together.
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
         spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
         passes: passes over the keys, each a launch of its own.
-        append_bytes: bytes of the new tokens that the same call writes to the cache or rotates (0 for attention alone).
+        append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
+            queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph.
         visited, full, count: work classes of all calls, one call after the other, longest first.
@@ -61,6 +63,8 @@ class Calls:
     spill_bytes: Floats
     passes: Floats
     append_bytes: Floats
+    rotate_bytes: Floats
+    quantise_bytes: Floats
     select_s: Floats
     warm: Floats
     graph: Floats
@@ -77,7 +81,8 @@ class Costs:
     Attributes:
         time_s: all a user waits for. kernel_s: the attention kernel alone, launch included.
         parts: seconds by part: launch; tiles, the work of the pipes; schedule, latencies and the tail; memory, what DRAM or
-            L2 take beyond that; merge of split keys; append to the KV cache; permute tokens; select blocks.
+            L2 take beyond that; merge of split keys; append to the KV cache
+            and quantise queries; permute tokens; select blocks.
         limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
     """
@@ -108,7 +113,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
-    shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.kv_bytes, c.axes)
+    shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.query_bytes, c.kv_bytes, c.axes)
 
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
@@ -120,7 +125,7 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    splits = schedule.kv_splits(ctas, gpu.sms * profile.in_flight, longest)
+    splits = schedule.kv_splits(profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch)
     if profile.split_kv != "always":
         splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
@@ -128,7 +133,8 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     if (splits > 1).any():  # each part takes whole tiles
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
-    output_cycles = rows * c.dim_v * c.query_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
+    output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
+    output_cycles = rows * c.dim_v * output_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
     latency = profile.round_trips * gpu.dram_latency_s * clock_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
     in_flight = float(profile.in_flight)
@@ -173,17 +179,17 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
 
 
-def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, tile_q: Any, windowed: Any) -> Any:
-    """Query heads that share keys and are packed into one Q tile: as many as fit when the queries do not fill it.
+def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, windowed: Any) -> Any:
+    """Query heads that share keys and whose rows lie beside each other in a Q tile: all that share, or 1.
 
-    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numpy
-    scalars or arrays.
+    1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numbers
+    or arrays.
     """
     most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
-    packs = (queries <= most_queries) & (gqa_ratio <= profile.max_packed)
+    packs = (queries <= most_queries) & (gqa_ratio >= profile.min_packed) & (gqa_ratio <= profile.max_packed)
     if not profile.packs_windows:
         packs = packs & (windowed == 0)
-    return np.where(packs, np.minimum(gqa_ratio, np.maximum(1.0, np.floor(tile_q / queries))), 1.0)
+    return np.where(packs, gqa_ratio, 1)
 
 
 def _traffic(
@@ -201,7 +207,7 @@ def _traffic(
     return memory.traffic(
         gpu,
         query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled,
-        output_bytes=c.batch * c.heads * c.queries * c.dim_v * c.query_bytes,
+        output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,
         ctas_per_kv_head=q_tiles * head_groups / (c.batch * c.kv_heads),
@@ -221,9 +227,16 @@ def _passes(
         merging_s = once_s + memory.l2_seconds(gpu, partial_bytes) + 2.0 * gpu.dram_latency_s
         merge_s = np.where(splits > 1, merging_s, 0.0)
     if c.append_bytes.any():
-        appending_s = memory.append_seconds(gpu, c.append_bytes, c.batch * c.queries, c.kv_heads * c.dim)
+        moving_s = memory.dram_seconds(gpu, c.append_bytes)
+        moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
+        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
         engine_s = profile.call_s + profile.token_s * c.batch * c.queries
         append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
+    if c.quantise_bytes.any():
+        quantising_s = (
+            once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
+        )
+        append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
     if c.permute_axes.any():
         # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
         query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)

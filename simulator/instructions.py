@@ -43,6 +43,16 @@ PIPE_INSTRUCTIONS: dict[str, dict[str, float]] = {
 # Before it becomes an operand of a matrix product a result is converted from fp32, two values in one instruction.
 CONVERT_ALU = 0.5
 
+# A multiply-add of a matrix product on the FMA pipe: the FMA itself and its share of the reduction over threads; on the
+# integer pipe the conversion to fp32 and its share of address and loop. Counted in TensorRT-LLM's
+# decoderMaskedMultiheadAttentionTemplate.h (16 bytes of a key per thread, a shuffle reduction for each key).
+CUDA_PRODUCT_FP32 = 2.0
+CUDA_PRODUCT_ALU = 3.0
+
+# An 8-bit element of K or V that becomes a 16-bit operand: integer operations to spread four packed values over two
+# registers and to move their exponents. Counted in FlashInfer's vec_dtypes.cuh (fast_dequant_f8f16x4).
+WIDEN_ALU = 2.0
+
 # A cubic polynomial on the FMA pipe instead of the exponential unit: round and subtract (2), three multiply-adds, and the
 # shift and add of the exponent (2, integer). FlashAttention-4, section 3.
 EMULATED_EXP_FP32 = 5.0

@@ -63,9 +63,9 @@ def traffic(
     return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * (1.0 - resident))
 
 
-def dram_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
-    """Time to move bytes between DRAM and the SMs at the bandwidth that kernels achieve."""
-    return size_bytes / (gpu.dram_bandwidth_bytes_s * gpu.dram_efficiency)
+def dram_seconds(gpu: GPU, size_bytes: Floats, efficiency: float | None = None) -> Floats:
+    """Time to move bytes between DRAM and the SMs at the share of the bandwidth that kernels reach, or ``efficiency``."""
+    return size_bytes / (gpu.dram_bandwidth_bytes_s * (gpu.dram_efficiency if efficiency is None else efficiency))
 
 
 def l2_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
@@ -76,18 +76,18 @@ def l2_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
 
 
-def append_seconds(gpu: GPU, size_bytes: Floats, tokens: Floats, row_elements: Floats) -> Floats:
+def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
     Args:
-        size_bytes: bytes of the new tokens, read and written once.
+        moving_s: time to read and write the bytes.
         tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds.
     """
     threads = np.clip(row_elements, 32.0, APPEND_THREADS)
     resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
-    return dram_seconds(gpu, 2.0 * size_bytes) + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
+    return moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
 
 
 def selection_seconds(gpu: GPU, cost: SelectionCost, tensor_rate: float, launch_s: float) -> float:

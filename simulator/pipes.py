@@ -5,7 +5,7 @@ All functions take scalars or arrays of configurations; arrays broadcast.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -14,9 +14,12 @@ from ..hwmodels import GPU
 from .instructions import (
     ACCESS_ALU_PER_AXIS,
     ACCESS_BYTES,
+    CUDA_PRODUCT_ALU,
+    CUDA_PRODUCT_FP32,
     DIVIDED_COORDINATE_ALU,
     EMULATED_EXP_ALU,
     EMULATED_EXP_FP32,
+    WIDEN_ALU,
 )
 from .profile import KernelProfile
 from .tile_operations import TileOperations
@@ -28,7 +31,7 @@ PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 @dataclass(frozen=True)
 class TileShape:
     """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
-    head dims, bytes per element of K and V, and the number of coordinates that a token has.
+    head dims, bytes per element of Q and of K and V, and the number of coordinates that a token has.
     """
 
     rows: Floats
@@ -36,6 +39,7 @@ class TileShape:
     keys: Floats
     dim: Floats
     dim_v: Floats
+    query_bytes: Floats
     kv_bytes: Floats
     axes: Floats
 
@@ -68,7 +72,7 @@ def tile_cycles(
 ) -> TileCycles:
     """Cycles of a KV tile: the pipes combined by the kernel's overlap, and no faster than its data comes."""
     if tile.rows.size == 1:  # predictions one at a time ask for few tile shapes, again and again
-        sizes = (tile.rows, tile.mma_rows, tile.keys, tile.dim, tile.dim_v, tile.kv_bytes, tile.axes, tensor_rate)
+        sizes = (*(getattr(tile, item.name) for item in fields(TileShape)), tensor_rate)
         return _one_tile(gpu, profile, operations, clock_hz, *(float(size[0]) for size in sizes))
     return _tile_cycles(gpu, profile, operations, tile, tensor_rate, clock_hz)
 
@@ -124,8 +128,16 @@ def tile_pipes(
     if profile.coordinates == "divided":
         accesses = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
         alu = alu + accesses * (_division_alu(tile.axes) + ACCESS_ALU_PER_AXIS * tile.axes)
+    flops = operations.tensor_flops.at(tile.mma_rows, *sizes[1:])
+    # 8-bit keys and values under 16-bit products are widened as they are loaded, once for each tile.
+    widened = tile.keys * (tile.dim + tile.dim_v) * (tile.kv_bytes < tile.query_bytes)
+    if profile.products == "cuda":  # an element at a time, from whatever its type
+        fp32, alu = fp32 + 0.5 * flops * CUDA_PRODUCT_FP32, alu + 0.5 * flops * CUDA_PRODUCT_ALU
+        flops = np.zeros_like(flops)
+    else:
+        alu = alu + widened * WIDEN_ALU
     return {
-        "tensor": operations.tensor_flops.at(tile.mma_rows, *sizes[1:]) / (tensor_rate * profile.mma_fraction),
+        "tensor": flops / (tensor_rate * profile.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,

@@ -17,6 +17,7 @@ from .cascade_call import notes as cascade_notes
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
+from .patterns.band import UNLIMITED
 from .profile import KernelProfile, baseline_profile, choose_profile
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
@@ -33,12 +34,15 @@ class Conditions:
         graph: launched inside a CUDA graph rather than from a stream.
         appends: the call also writes the new tokens' keys and values to the cache, as a serving engine's does.
         rotates: that pass also rotates the queries (RoPE), as TensorRT-LLM's does.
+        quantises: the call also converts the queries to the workload's dtype, from 16 bits: in that pass where it rotates
+            them, else in a pass of its own.
     """
 
     warm_l2: bool = True
     graph: bool = False
     appends: bool = False
     rotates: bool = False
+    quantises: bool = False
 
 
 DEFAULT_CONDITIONS = Conditions()
@@ -97,12 +101,13 @@ def predict(
     algorithm = cascade_work(cascade) if cascade is not None else None
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
-    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    head_dim = max(workload.head_dim, workload.dim_v)
+    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio)
     plain_gpu = gpu
     if calibration is not None:
         profile, gpu = calibration.apply(profile, gpu)
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
-    work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
+    work = kernel_work(profile, pattern, workload, tiles)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
     if algorithm is not None and algorithm.operations is None:
         costs = streaming(gpu, profile, workload, algorithm, calls)
@@ -158,7 +163,7 @@ def dense_baseline(
         profile, gpu = calibration.apply(profile, gpu)
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
-    work = pattern.tile_work(workload, *tiles)
+    work = kernel_work(profile, pattern, workload, tiles)
     costs = forecast(gpu, profile, single_call(gpu, profile, workload, pattern, tiles, work, conditions))
     return Baseline(profile.key, float(costs.time_s[0]))
 
@@ -172,11 +177,27 @@ def resolve_tiles(
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
     axes = pattern.tile_axes
-    default = profile.tile_for(axes, max(workload.head_dim, workload.dim_v), workload.tokens, workload.gqa_ratio)
+    head_dim = max(workload.head_dim, workload.dim_v)
+    default = profile.tile_for(axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype)
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),
     )
+
+
+def kernel_work(profile: KernelProfile, pattern: Pattern, workload: Workload, tiles: tuple[Grid, Grid]) -> TileWork:
+    """Tiles that a kernel visits for one head, or for the heads of one key head where it packs them."""
+    if isinstance(pattern, Band):
+        return pattern.tile_work(workload, *tiles, profile.kv_tiling, packed_rows(profile, pattern, workload))
+    return pattern.tile_work(workload, *tiles, profile.kv_tiling)
+
+
+def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) -> int:
+    """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
+    if not isinstance(pattern, Band):
+        return 1
+    windowed = pattern.left < UNLIMITED  # kernels look at the argument, not at whether the window holds all keys
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed))
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -219,12 +240,8 @@ def single_call(
     """One workload as arrays of length one; ``cascade`` is the algorithm where it is not the profile's own."""
     q_tile, kv_tile = tiles
     w = workload
-    appended = 0.0
-    if conditions.appends:
-        heads = 2 * w.kv_heads + (w.heads if conditions.rotates else 0)
-        appended = w.batch * w.tokens * heads * w.head_dim * DTYPE_BYTES[w.dtype]
+    around = _around_bytes(w, conditions)
     tile_q = math.prod(q_tile)
-    windowed = float(work.pairs < work.dense_pairs)
     values = {
         "batch": w.batch,
         "heads": w.heads,
@@ -238,14 +255,14 @@ def single_call(
         "tensor_rate": tensor_rate(gpu, w.dtype),
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
-        "packed": packed_heads(profile, *map(np.float64, (w.tokens, w.gqa_ratio, tile_q, windowed))),
+        "packed": packed_rows(profile, pattern, w),
         "axes": pattern.axes,
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
         # 2 for writing and reading, at the dtype that frameworks keep scores in.
         "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
         "passes": cascade.key_passes if cascade else 1,
-        "append_bytes": appended,
+        **around,
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
@@ -258,6 +275,21 @@ def single_call(
         count=work.count,
         row=_FIRST,
     )
+
+
+ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits
+
+
+def _around_bytes(w: Workload, conditions: Conditions) -> dict[str, float]:
+    """Bytes read and written by what a call does besides attention (see Calls)."""
+    tokens = w.batch * w.tokens
+    query = tokens * w.heads * w.head_dim * (ACTIVATION_BYTES + DTYPE_BYTES[w.dtype])
+    key = tokens * w.kv_heads * (w.head_dim + w.dim_v) * (ACTIVATION_BYTES + DTYPE_BYTES[w.kv_dtype or w.dtype])
+    return {
+        "append_bytes": key if conditions.appends else 0.0,
+        "rotate_bytes": query if conditions.rotates else 0.0,
+        "quantise_bytes": query if conditions.quantises and not conditions.rotates else 0.0,
+    }
 
 
 # Index of the first class of a single call.

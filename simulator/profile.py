@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from ..errors import InputError, unknown
 from ..hwmodels import GPU
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
+from .schedule import SplitRule
 from .tile_operations import TileOperations, library_operations
 from .tiles import KvTiling
 from .workload import Grid
@@ -24,11 +25,16 @@ DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 
 @dataclass(frozen=True)
 class TileChoice:
-    """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension."""
+    """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
+
+    Only for ``dtypes`` unless empty, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    """
 
     max_head_dim: int
     q: Grid
     kv: Grid
+    dtypes: tuple[str, ...] = ()
+    max_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class KernelProfile:
             Otherwise a Q tile is run whole, however few of its rows are queries.
         cascade: its algorithm, a name in the cascade library: where its operation counts come from.
         rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
+        products: where matrix products run: "tensor", or "cuda": on the FMA pipe, an element at a time.
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
@@ -61,12 +68,16 @@ class KernelProfile:
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
-        pack_gqa: whether query heads that share keys are packed into one Q tile when the queries alone do not fill it:
-            "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        packs_windows: whether it still does so under a sliding window. max_packed: most heads that it packs; with more it
-            packs none.
+        pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
+            most ``DECODE_QUERIES`` tokens) or "never".
+        packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
+            packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
-            are packed) or "never".
+            are packed) or "never". split_rule: into how many parts (see schedule.kv_splits).
+        decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
+        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
+        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
+            kernels.
         call_s, token_s: seconds of a serving engine's call, and of each of its new tokens, beyond launches and bytes of the
             append (fitted; 0 until then).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
@@ -103,9 +114,15 @@ class KernelProfile:
     kv_tiling: KvTiling = "static"
     pack_gqa: Literal["always", "decode", "never"] = "never"
     packs_windows: bool = True
+    min_packed: int = 1
     max_packed: int = 1024
+    products: Literal["tensor", "cuda"] = "tensor"
     split_kv: Literal["always", "packed", "never"] = "never"
+    split_rule: SplitRule = "fill"
     permute: bool = False
+    decode_kernel: str = ""
+    other_heads: str = ""
+    query_efficiency: float | None = None
     call_s: float = 0.0
     token_s: float = 0.0
 
@@ -117,12 +134,15 @@ class KernelProfile:
         """Operation counts of its algorithm, from its cascade."""
         return library_operations(self.cascade)
 
-    def tile_for(self, axes: int, head_dim: int, queries: int | None = None, packed: int = 1) -> TileChoice:
+    def tile_for(
+        self, axes: int, head_dim: int, queries: int | None = None, packed: int = 1, dtype: str = "bf16"
+    ) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
         Args:
             queries: tokens of a sequence; so few that a decode tile fits them get one.
             packed: query heads that share keys, which a kernel that packs them puts into one tile.
+            dtype: of the products.
 
         Raises:
             InputError: the kernel has no such tile.
@@ -131,9 +151,13 @@ class KernelProfile:
             rows = queries * (packed if self.pack_gqa != "never" else 1)
             for choice in self.decode_tiles:
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                if head_dim <= choice.max_head_dim and rows <= 4 * choice.q[0]:
+                if (
+                    head_dim <= choice.max_head_dim
+                    and rows <= (choice.max_rows or 4 * choice.q[0])
+                    and dtype in (choice.dtypes or (dtype,))
+                ):
                     return choice
-        fitting = [choice for choice in self.tiles if len(choice.q) == axes]
+        fitting = [choice for choice in self.tiles if len(choice.q) == axes and dtype in (choice.dtypes or (dtype,))]
         for choice in fitting:
             if head_dim <= choice.max_head_dim:
                 return choice
@@ -188,7 +212,12 @@ def _build(key: str, table: dict[str, Any]) -> KernelProfile:
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
     tiles, decode_tiles = (
-        tuple(TileChoice(c["max_head_dim"], tuple(c["q"]), tuple(c["kv"])) for c in table.pop(name, ()))
+        tuple(
+            TileChoice(
+                c["max_head_dim"], tuple(c["q"]), tuple(c["kv"]), tuple(c.get("dtypes", ())), c.get("max_rows", 0)
+            )
+            for c in table.pop(name, ())
+        )
         for name in ("tiles", "decode_tiles")
     )
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
@@ -200,8 +229,12 @@ def _choices() -> Mapping[str, Mapping[str, list[str]]]:
     return tomllib.loads((_HERE / "choices.toml").read_text(encoding="utf-8"))
 
 
-def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -> KernelProfile:
+def choose_profile(
+    key: str, gpu: GPU, family: str, dtype: str, head_dim: int, queries: int | None = None, gqa_ratio: int = 1
+) -> KernelProfile:
     """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
+
+    With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
 
     Raises:
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
@@ -214,6 +247,10 @@ def choose_profile(key: str, gpu: GPU, family: str, dtype: str, head_dim: int) -
         raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
     if dtype not in profile.dtypes:
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
+    if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
+        profile = load_profile(profile.decode_kernel, gpu)
+        if profile.other_heads and not profile.min_packed <= gqa_ratio <= profile.max_packed:
+            profile = load_profile(profile.other_heads, gpu)
     return profile
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from .tiles import Floats, Ints
@@ -50,11 +52,38 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
     return np.where(ctas <= servers, longest, ragged)
 
 
-def kv_splits(ctas: Floats, slots: int, kv_tiles: Floats, most: float = 128.0) -> Floats:
-    """Parts into which split-KV kernels cut the keys so that a small call fills the GPU.
+SplitRule = Literal["fill", "waves", "balanced"]
+MOST_SPLITS = 128
 
-    One when CTAs fill 80% of the slots already; else as many as fit in one wave, at most one for each KV tile
-    (FlashAttention's rule, up to its search for the least ragged wave).
+
+def kv_splits(rule: SplitRule, ctas: Floats, slots: int, kv_tiles: Floats, ctas_per_sequence: Floats) -> Floats:
+    """Parts into which split-KV kernels cut the keys so that a small call fills the GPU; at most one for each KV tile.
+
+    Args:
+        rule: "fill": as many as fit in one wave (TensorRT-LLM). "waves": FlashAttention-2's num_splits_heuristic, the
+            fewest within 85% of the fullest waves. "balanced": FlashAttention-3 where lengths vary: a CTA takes 1.1 times
+            its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than "waves" gives one sequence.
+        ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
+        kv_tiles: KV tiles of a CTA.
     """
-    splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, most)
+    if rule == "waves":
+        return _fullest_waves(ctas, slots, kv_tiles)
+    if rule == "balanced":
+        share = np.ceil(1.1 * ctas * kv_tiles / slots)
+        return np.minimum(
+            np.ceil(kv_tiles / np.maximum(share, 1.0)), _fullest_waves(ctas_per_sequence, slots, kv_tiles)
+        )
+    splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
+
+
+def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
+    """FlashAttention's num_splits_heuristic: one part where CTAs fill 80% of the slots or there are four KV tiles or fewer."""
+    splits = np.ones_like(ctas)
+    few = (ctas < 0.8 * slots) & (kv_tiles > 4)
+    if few.any():
+        tried = np.arange(1.0, min(MOST_SPLITS, slots) + 1.0)
+        waves = np.maximum(ctas[few], 1.0)[:, None] * tried / slots
+        full = np.where(tried <= kv_tiles[few][:, None], waves / np.ceil(waves), 0.0)
+        splits[few] = tried[np.argmax(full >= 0.85 * full.max(axis=1, keepdims=True), axis=1)]
+    return splits

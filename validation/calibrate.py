@@ -17,7 +17,7 @@ from ..simulator import parse_pattern
 from ..simulator.batch import stack
 from ..simulator.calibration import BOUNDS, Constants
 from ..simulator.forecast import Calls, forecast
-from ..simulator.predict import resolve_tiles, single_call
+from ..simulator.predict import kernel_work, resolve_tiles, single_call
 from ..simulator.profile import KernelProfile, choose_profile
 from .measured import MeasuredRun
 
@@ -121,7 +121,7 @@ def _problem(gpu_name: str, kernel: str, runs: Sequence[MeasuredRun]) -> Problem
         workload, pattern = run.workload, parse_pattern(run.pattern)
         profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, workload.head_dim)
         tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
-        work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
+        work = kernel_work(profile, pattern, workload, tiles)
         calls.append(single_call(gpu, profile, workload, pattern, tiles, work, run.conditions))
         heads = workload.batch * workload.heads
         flops.append(2.0 * work.pairs * heads * (workload.head_dim + workload.dim_v) / gpu.peak_flops(workload.dtype))

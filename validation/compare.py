@@ -17,7 +17,7 @@ from ..simulator import parse_pattern
 from ..simulator.batch import stack
 from ..simulator.estimate import seconds_text
 from ..simulator.forecast import Calls, forecast
-from ..simulator.predict import resolve_tiles, single_call
+from ..simulator.predict import kernel_work, resolve_tiles, single_call
 from ..simulator.profile import choose_profile
 from .measured import DATA, MeasuredRun, load_runs
 
@@ -52,7 +52,7 @@ def forecasts(runs: Sequence[MeasuredRun]) -> Forecasts:
             workload, pattern = run.workload, parse_pattern(run.pattern)
             profile = choose_profile(kernel, gpu, family, workload.dtype, workload.head_dim)
             tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
-            work = pattern.tile_work(workload, *tiles, profile.kv_tiling)
+            work = kernel_work(profile, pattern, workload, tiles)
             calls.append(single_call(gpu, profile, workload, pattern, tiles, work, run.conditions))
         costs = forecast(gpu, profile, stack(calls))
         alone = np.array([runs[index].measures == "kernel" for index in members])

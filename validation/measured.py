@@ -25,7 +25,8 @@ class MeasuredRun:
         batch, heads, heads_kv, grid, cached, head_dim, dtype: the workload (see Workload).
         pattern: pattern text. q_tile, kv_tile: tile shapes, empty for the kernel's default.
         measures: "kernel" (the attention kernel alone), or "call": what a serving engine's attention call does too:
-            "call+append" writes new keys and values to the cache, "call+append+rope" rotates the queries as well.
+            "call+append" writes new keys and values to the cache, "+rope" rotates the queries as
+            well, "+quantise" converts them to the dtype of the products.
         warm, graph: L2 warm; launched in a CUDA graph.
         time_s: median seconds. method: how it was measured. source: where the figure is from.
 
@@ -83,10 +84,11 @@ class MeasuredRun:
     @property
     def conditions(self) -> Conditions:
         """How the call was run."""
-        return Conditions(self.warm, self.graph, "append" in self.measures, "rope" in self.measures)
+        done = self.measures.split("+")
+        return Conditions(self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done)
 
 
-MEASURES = ("kernel", "call", "call+append", "call+append+rope")
+MEASURES = ("kernel", "call", "call+append", "call+append+quantise", "call+append+rope", "call+append+rope+quantise")
 DIRECTIONS = ("fwd", "bwd", "fwdbwd")
 COLUMNS = tuple(item.name for item in fields(MeasuredRun))
 _REQUIRED = tuple(item.name for item in fields(MeasuredRun) if item.default is MISSING)

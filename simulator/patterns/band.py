@@ -68,12 +68,18 @@ class Band(PatternBase):
         start, end = np.clip(p - self.left, 0, keys), np.clip(p + self.right + 1, 0, keys)
         return Pieces(*plain(workload), (Piece((Interval(0, start, np.maximum(start, end)),)),))
 
-    def tile_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static") -> TileWork:
-        """Exact TileWork on the flattened sequence; a tile of several axes counts as its number of tokens."""
+    def tile_work(
+        self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static", packed: int = 1
+    ) -> TileWork:
+        """Exact TileWork on the flattened sequence; a tile of several axes counts as its number of tokens.
+
+        ``packed`` query heads that share keys lie beside each other: a Q tile of R rows holds R / packed tokens, and the
+        counts are those of the packed heads together.
+        """
         tile_q, tile_kv = math.prod(q_tile), math.prod(kv_tile)
         queries, keys = workload.tokens, workload.kv_tokens
-        axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling)
-        return product([axis], -(-queries // tile_q), -(-keys // tile_kv), queries * keys)
+        axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling, packed)
+        return product([axis], -(-queries * packed // tile_q), -(-keys // tile_kv), queries * keys)
 
 
 def band_pairs(queries: int, keys: int, left: int, right: int) -> int:
@@ -97,22 +103,30 @@ def _below(first: int, last: int, shift: int, keys: int) -> int:
 
 @lru_cache(maxsize=4096)
 def band_work(
-    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling = "static"
+    queries: int,
+    keys: int,
+    left: int,
+    right: int,
+    tile_q: int,
+    tile_kv: int,
+    tiling: KvTiling = "static",
+    packed: int = 1,
 ) -> AxisWork:
     """Exact work of a band; static tiles are aligned to key 0, dynamic ones to the first key a Q tile needs."""
     return axis_work_of(
-        ((*chunk, 1) for chunk in _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling)),
+        ((*chunk, 1) for chunk in _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling, packed)),
         band_pairs(queries, keys, left, right),
     )
 
 
 def _band_chunks(
-    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling
+    queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int, tiling: KvTiling, packed: int
 ) -> Iterator[tuple[Ints, Ints]]:
-    q_tiles = -(-queries // tile_q)
+    rows = queries * packed
+    q_tiles = -(-rows // tile_q)
     for begin in range(0, q_tiles, CHUNK):
-        q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
-        q1 = np.minimum(q0 + tile_q, queries) - 1
+        row = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
+        q0, q1 = row // packed, (np.minimum(row + tile_q, rows) - 1) // packed
         yield band_tiles(q0, q1, queries, keys, left, right, tile_kv, tiling)
 
 

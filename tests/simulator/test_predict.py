@@ -18,7 +18,7 @@ from attncast.simulator.cascades import names as cascade_names
 from attncast.simulator.estimate import end_to_end
 from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED, Band
-from attncast.simulator.predict import resolve_tiles, single_call
+from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
 from attncast.simulator.profile import load_profile, profile_names
 
 from ..paths import SHARED
@@ -117,7 +117,7 @@ def test_a_sweep_equals_single_predictions():
     calls = []
     for workload in workloads:
         tiles = resolve_tiles(profile, pattern, workload, None, None)
-        work = pattern.tile_work(workload, *tiles)
+        work = kernel_work(profile, pattern, workload, tiles)
         calls.append(single_call(gpu, profile, workload, pattern, tiles, work, Conditions()))
     together = forecast(gpu, profile, stack(calls))
     for index, workload in enumerate(workloads):
@@ -131,14 +131,15 @@ def test_bands_in_bulk_equal_single_bands():
     rng = np.random.default_rng(0)
     shapes = [(int(q), int(q + c), int(w), int(tq), int(tk)) for q, c, w, tq, tk in zip(
         rng.integers(1, 8000, 40), rng.integers(0, 900, 40), rng.integers(0, 3000, 40),
-        rng.choice([16, 64, 128], 40), rng.choice([32, 64, 128], 40), strict=True,
+        rng.choice([64, 128, 192], 40), rng.choice([32, 64, 128], 40), strict=True,
     )]  # fmt: skip
     queries, keys, left, tile_q, tile_kv = (np.array(column) for column in zip(*shapes, strict=True))
-    visited, full, count, row = band_classes(queries, keys, left, np.int64(0), tile_q, tile_kv)
+    packed = rng.choice([1, 4, 6], 40)
+    visited, full, count, row = band_classes(queries, keys, left, np.int64(0), tile_q, tile_kv, packed)
     ends = np.append(row[1:], visited.size)
     for index, (q, k, w, tq, tk) in enumerate(shapes):
         part = slice(row[index], ends[index])
-        work = Band(w, 0).tile_work(Workload(q, 1, 64, kv_grid=(k,)), (tq,), (tk,))
+        work = Band(w, 0).tile_work(Workload(q, 1, 64, kv_grid=(k,)), (tq,), (tk,), packed=int(packed[index]))
         assert (visited[part] @ count[part], full[part] @ count[part]) == (work.visited_total, work.full_total)
         assert visited[part].max() == work.visited_max
         assert count[part].sum() == work.q_tiles

@@ -66,4 +66,26 @@ def test_calls_do_not_mix():
 def test_splits_fill_the_gpu_and_no_more():
     ctas = np.array([1.0, 8.0, 100.0, 132.0, 500.0])
     tiles = np.array([4.0, 64.0, 64.0, 64.0, 64.0])
-    assert kv_splits(ctas, 132, tiles).tolist() == [4, 16, 1, 1, 1]
+    assert kv_splits("fill", ctas, 132, tiles, ctas).tolist() == [4, 16, 1, 1, 1]
+
+
+def _fullest_waves(ctas, slots, kv_tiles):
+    """FlashAttention's search written as a loop."""
+    if ctas >= 0.8 * slots or kv_tiles <= 4:
+        return 1
+    waves = [ctas * n / slots for n in range(1, min(128, slots, kv_tiles) + 1)]
+    full = [w / np.ceil(w) for w in waves]
+    return next(n for n, share in enumerate(full, 1) if share >= 0.85 * max(full))
+
+
+@given(st.integers(1, 400), st.integers(1, 500), st.sampled_from([108, 132, 216, 296]))
+def test_waves_follow_the_search(ctas, kv_tiles, slots):
+    found = kv_splits("waves", np.array([float(ctas)]), slots, np.array([float(kv_tiles)]), np.array([1.0]))
+    assert found.tolist() == [_fullest_waves(ctas, slots, kv_tiles)]
+
+
+def test_balanced_parts_share_the_tiles():
+    # 96 Q tiles of one sequence and head over 154 KV tiles: 124 tiles for each SM, so two parts (vLLM's FA3, 12,288 tokens).
+    assert kv_splits("balanced", np.array([96.0]), 132, np.array([154.0]), np.array([96.0])).tolist() == [2]
+    # 64 sequences of 8 heads fill the GPU.
+    assert kv_splits("balanced", np.array([512.0]), 132, np.array([64.0]), np.array([8.0])).tolist() == [1]

@@ -58,16 +58,19 @@ def test_neighborhood_counts_equal_brute_force(case):
 
 @given(
     queries=st.integers(1, 60), keys=st.integers(1, 60), left=st.integers(0, 70), right=st.integers(0, 70),
-    tile_q=st.integers(1, 17), tile_kv=st.integers(1, 17),
+    tile_q=st.integers(1, 17), tile_kv=st.integers(1, 17), packed=st.integers(1, 5),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
-@example(queries=60, keys=60, left=100, right=0, tile_q=16, tile_kv=8)  # causal with unequal tiles
-@example(queries=60, keys=60, left=100, right=0, tile_q=8, tile_kv=16)
-@example(queries=50, keys=10, left=3, right=0, tile_q=8, tile_kv=4)  # queries that attend nothing
-def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_kv):
+@example(queries=60, keys=60, left=100, right=0, tile_q=16, tile_kv=8, packed=1)  # causal with unequal tiles
+@example(queries=60, keys=60, left=100, right=0, tile_q=8, tile_kv=16, packed=1)
+@example(queries=50, keys=10, left=3, right=0, tile_q=8, tile_kv=4, packed=1)  # queries that attend nothing
+@example(queries=7, keys=60, left=100, right=0, tile_q=12, tile_kv=8, packed=5)  # a tile begins within a token's heads
+def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_kv, packed):
     mask = oracle.band_mask(queries, keys, left, right)
-    visited, full = oracle.count_tiles(mask, np.arange(queries) // tile_q, np.arange(keys) // tile_kv)
-    work = Band(left, right).tile_work(Workload((queries,), 1, 64, kv_grid=(keys,)), (tile_q,), (tile_kv,))
+    rows = np.repeat(mask, packed, axis=0)  # the heads of a token lie beside each other
+    visited, full = oracle.count_tiles(rows, np.arange(queries * packed) // tile_q, np.arange(keys) // tile_kv)
+    workload = Workload((queries,), 1, 64, kv_grid=(keys,))
+    work = Band(left, right).tile_work(workload, (tile_q,), (tile_kv,), packed=packed)
     assert (work.visited_total, work.full_total) == (visited.sum(), full.sum())
     assert (work.visited_max, work.visited_min, work.q_tiles) == (visited.max(), visited.min(), visited.size)
     assert work.pairs == band_pairs(queries, keys, left, right) == mask.sum()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import InputError, suggest
+from ...hwmodels import GPU
 from ..measured import MeasuredRun
 from .base import BadEntry, Entry, Format, Given, Measurement, Names, NoRun, dtype_name, seconds, whole, window_text
 from .names import table
@@ -68,17 +69,19 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         raise BadEntry(f"isl is {new} in a generation row: expected 1", "isl is not 1 in a generation row")
     if whole(row.get("beam_width") or "1", "beam_width") != 1:
         raise NoRun("beam search")
-    dtype, kv_dtype, note = _dtypes(row, engine, phase)
     window = whole(row.get("window_size") or "0", "window_size", minimum=0)
     gpu = names.gpu(row["device"])
+    heads, heads_kv = whole(row["num_heads"], "num_heads"), whole(row["num_key_value_heads"], "num_key_value_heads")
+    kernel = names.kernel(row["kernel_source"], gpu, phase, heads // heads_kv)
+    dtype, kv_dtype, note = _dtypes(row, engine, phase, gpu, kernel)
     run = MeasuredRun(
         id="",
         gpu=gpu.key,
-        kernel=names.kernel(row["kernel_source"], gpu),
+        kernel=kernel,
         software=given.software or f"{engine['title']} {row['version']} {row['kernel_source']}",
         batch=whole(row["batch_size"], "batch_size"),
-        heads=whole(row["num_heads"], "num_heads"),
-        heads_kv=whole(row["num_key_value_heads"], "num_key_value_heads"),
+        heads=heads,
+        heads_kv=heads_kv,
         grid=str(new),
         cached=cached,
         head_dim=whole(row["head_dim"], "head_dim"),
@@ -86,7 +89,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         pattern=window_text(window + engine["window_more"] if window else 0),
         q_tile="",
         kv_tile="",
-        measures=engine["measures"],
+        measures=engine["measures"] + ("+quantise" if note else ""),
         warm=True,
         graph=True,
         time_s=seconds(row["latency"], "latency"),
@@ -108,14 +111,21 @@ def _engine(framework: str) -> dict[str, Any]:
     return dict(engine)
 
 
-def _dtypes(row: dict[str, str], engine: dict[str, Any], phase: str) -> tuple[str, str, str]:
+def _dtypes(row: dict[str, str], engine: dict[str, Any], phase: str, gpu: GPU, kernel: str) -> tuple[str, str, str]:
     """Dtype of the products, dtype of the cache, and a note where the table's own label says something else."""
     renamed = engine.get("dtypes", {})
     dtype, kv_dtype = (
         renamed.get(row[name]) or dtype_name(row[name], name) for name in ("attn_dtype", "kv_cache_dtype")
     )
     in_fp8 = engine["fp8_products"].get(row["kernel_source"])
-    if kv_dtype == "fp8" and dtype != "fp8" and in_fp8 in (phase, "both"):
+    if isinstance(in_fp8, dict):
+        in_fp8 = in_fp8.get(gpu.arch)
+    if (
+        kernel not in engine.get("mixed_kernels", ())
+        and kv_dtype == "fp8"
+        and dtype != "fp8"
+        and in_fp8 in (phase, "both")
+    ):
         return "fp8", "fp8", f", queries quantised from {dtype}"
     return dtype, kv_dtype, ""
 

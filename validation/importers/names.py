@@ -55,19 +55,31 @@ class FileNames(Names):
             )
         return gpu
 
-    def kernel(self, name: str, gpu: GPU) -> str:
-        """Key of the kernel profile, from the table or the user."""
+    def kernel(self, name: str, gpu: GPU, phase: str = "prefill", gqa_ratio: int = 1) -> str:
+        """Key of the kernel profile, from the table or the user.
+
+        Args:
+            phase: "prefill" or "decode", where the table tells them apart. gqa_ratio: query heads of a key head.
+        """
         if self._kernel is not None:
             return self._kernel
-        found = self._kernels.get(name, self._kernels.get("*"))
-        if isinstance(found, dict):
-            found = found.get(gpu.arch)
+        entry = self._kernels.get(name, self._kernels.get("*"))
+        found = _by_arch(entry.get(phase, entry) if isinstance(entry, dict) else entry, gpu)
+        if isinstance(entry, dict) and phase == "decode" and gpu.arch in entry.get("decode_heads", {}):
+            fewest, most = entry["decode_heads"][gpu.arch]
+            if not fewest <= gqa_ratio <= most:
+                found = entry["decode_others"]
         if found is None:
             reason = f"no kernel profile for {name[:80]!r} on {gpu.arch}"
             raise BadEntry(f"there is {reason}: --kernel NAME states it ({', '.join(profile_names())})", reason)
         if found == "none":
             raise NoRun(f"no kernel profile describes {name!r}")
         return str(found)
+
+
+def _by_arch(entry: Any, gpu: GPU) -> str | None:
+    found = entry.get(gpu.arch) if isinstance(entry, dict) else entry
+    return None if found is None else str(found)
 
 
 def _named(name: str) -> GPU | None:

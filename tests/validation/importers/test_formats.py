@@ -34,12 +34,12 @@ def test_upstream_aiconfigurator_table():
         engine(f"{name}-2", "h100", "fa3", VLLM, 2, 32, 8, 4096, 0, 128, "bf16", "causal", 0.9),
         # vLLM: W keys, the query's own among them; FA3 takes no mixed operands, so an fp8 cache means fp8 products.
         engine(f"{name}-3", "h100", "fa3", VLLM, 2, 32, 8, 4096, 0, 128, "fp8", "window left=127 right=0", 0.4,
-               method="CUDA graph replay, warm L2, prefill" + QUANTISED),
+               measures="call+append+quantise", method="CUDA graph replay, warm L2, prefill" + QUANTISED),
         # SGLang: W keys besides the query's own.
         engine(f"{name}-4", "h100", "fa3", f"{SGLANG} fa3", 2, 32, 8, 4096, 0, 128, "bf16", "window left=128 right=0", 0.4),
         engine(f"{name}-5", "b200", "flashinfer", f"{SGLANG} flashinfer", 1, 8, 1, 512, 1024, 64, "bf16", "causal", 0.05,
                kv_dtype="fp8"),
-        engine(f"{name}-6", "a100", "flashinfer", "TRTLLM 1.0.0 torch_flow", 1, 8, 8, 1024, 0, 128, "bf16", "causal", 0.25,
+        engine(f"{name}-6", "a100", "trtllm", "TRTLLM 1.0.0 torch_flow", 1, 8, 8, 1024, 0, 128, "bf16", "causal", 0.25,
                measures=ROPE),
     ]  # fmt: skip
 
@@ -47,9 +47,9 @@ def test_upstream_aiconfigurator_table():
 def test_joined_aiconfigurator_table():
     result = import_runs("aiconfigurator", DATA / "joined.csv")
     assert result.runs == [
-        engine("joined-2", "h100", "flashinfer", TRTLLM, 8, 16, 2, 1, 1023, 128, "bf16", "causal", 0.021, kv_dtype="fp8",
+        engine("joined-2", "h100", "xqa", TRTLLM, 8, 16, 2, 1, 1023, 128, "bf16", "causal", 0.021, kv_dtype="fp8",
                measures=ROPE, method="CUDA graph replay, warm L2, decode"),
-        engine("joined-3", "h100", "flashinfer", TRTLLM, 8, 16, 2, 1024, 0, 128, "fp8", "causal", 0.3, measures=ROPE,
+        engine("joined-3", "h100", "trtllm", TRTLLM, 8, 16, 2, 1024, 0, 128, "fp8", "causal", 0.3, measures=ROPE + "+quantise",
                method="CUDA graph replay, warm L2, prefill" + QUANTISED),
     ]  # fmt: skip
     ((run, reason),) = result.implausible
