@@ -10,32 +10,33 @@ import click
 import numpy as np
 
 from ..errors import InputError
-from ..simulator.calibration import BOUNDS, calibration_text, load_calibration
+from ..simulator.calibration import BOUNDS, calibration_text, load_calibration, packaged_calibration
 from ..validation.calibrate import Fitted
 from ..validation.calibrate import calibrate as fit
-from ..validation.measured import DATA, load_runs
+from ..validation.measured import load_table
 from .options import json_option
 from .output import print_json, print_table
 
 
 @click.command()
-@click.option(
-    "--rows", metavar="FILE", help="Measured runs: a table of attncast import, or 'serving' for the packaged one."
-)
+@click.option("--rows", metavar="FILE", help="Measured runs: a table of attncast import or measure, or 'curated'.")
 @click.option("-o", "--output", metavar="FILE", help="Where to write the constants (TOML), for predict --calibration.")
-@click.option("--show", metavar="FILE", help="Instead: list the constants of a file with their meaning and data.")
+@click.option(
+    "--show", metavar="FILE", help="Instead: list the constants of a file, or 'packaged', with meaning and data."
+)
 @json_option
 def calibrate(rows: str | None, output: str | None, show: str | None, as_json: bool) -> None:
-    """Fit at most six constants for each kernel and GPU to measured runs.
+    """Fit at most six constants for each use of a kernel on a GPU to measured runs.
 
-    Errors are those of runs whose shape was left out of the fit (five folds by shape), beside the errors of the priors.
+    A use is a kernel on a GPU as one engine runs it, prefill or decoding, 16-bit or 8-bit. Errors are those of runs whose
+    shape was left out of the fit (five folds by shape), beside the errors of the priors.
 
     \b
     Examples:
       attncast import aiconfigurator tables.csv -o rows.csv
       attncast calibrate --rows rows.csv -o mine.toml
-      attncast calibrate --show mine.toml
-      attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --append --graph --calibration mine.toml
+      attncast calibrate --show packaged
+      attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --engine vllm --calibration mine.toml
     """
     if (rows is None) == (show is None):
         raise InputError("expected either --rows FILE to fit, or --show FILE to list what was fitted")
@@ -43,19 +44,18 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
         _show(show, as_json)
         return
     assert rows is not None
-    packaged = DATA / f"{rows}.csv"
     command = f"attncast calibrate --rows {shlex.quote(rows)}"
-    fits, left_out = fit(load_runs(packaged if packaged.is_file() else rows), Path(rows).name, command)
+    fits, left_out = fit(load_table(rows), Path(rows).name, command)
     if output is not None:
-        _write(output, calibration_text({(fitted.gpu, fitted.kernel): fitted.constants for fitted in fits}))
+        _write(output, calibration_text({fitted.use: fitted.constants for fitted in fits}))
     if as_json:
         print_json([_described(fitted) for fitted in fits])
         return
     print_table(
-        ["GPU and kernel", "rows", "priors", "held out", "median", "p90", "inside 80%"],
+        ["use", "rows", "priors", "held out", "median", "p90", "inside 80%"],
         [
             [
-                f"{fitted.gpu} {fitted.kernel}",
+                str(fitted.use),
                 f"{fitted.held_out.size:,}",
                 f"{np.mean(np.abs(fitted.before)):.1%}",
                 f"{np.mean(np.abs(fitted.held_out)):.1%}",
@@ -72,45 +72,40 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
 
 
 def _described(fitted: Fitted) -> dict[str, object]:
+    size = np.abs(fitted.held_out)
     return {
-        "gpu": fitted.gpu,
-        "kernel": fitted.kernel,
-        "rows": int(fitted.held_out.size),
+        **vars(fitted.use),
+        "rows": int(size.size),
         "priors_mape": float(np.mean(np.abs(fitted.before))),
         "held_out": {
-            "mape": float(np.mean(np.abs(fitted.held_out))),
-            "median": float(np.median(np.abs(fitted.held_out))),
-            "p90": float(np.quantile(np.abs(fitted.held_out), 0.9)),
+            "mape": float(np.mean(size)),
+            "median": float(np.median(size)),
+            "p90": float(np.quantile(size, 0.9)),
         },
         "coverage_80": fitted.inside,
-        "constants": {name: getattr(fitted.constants, name) for name in BOUNDS},
+        "constants": dict(fitted.constants.values),
         "interval": fitted.constants.interval,
     }
 
 
 def _show(path: str, as_json: bool) -> None:
-    calibration = load_calibration(path)
+    calibration = packaged_calibration() if path == "packaged" else load_calibration(path)
     if as_json:
         print_json(
             [
-                {
-                    "gpu": gpu,
-                    "kernel": kernel,
-                    **{name: getattr(found, name) for name in (*BOUNDS, "interval", "rows", "data")},
-                }
-                for (gpu, kernel), found in calibration.constants.items()
+                {**vars(use), **{**vars(found), "values": dict(found.values)}}
+                for use, found in calibration.constants.items()
             ]
         )
         return
-    for (gpu, kernel), found in calibration.constants.items():
+    for use, found in calibration.constants.items():
         click.echo(
-            f"{gpu} {kernel}: fitted on {found.rows:,} rows of {found.data}, {found.date} ({found.command}); "
+            f"{use}: fitted on {found.rows:,} rows of {found.data}, {found.date} ({found.command}); "
             f"held-out error {found.held_out_mape:.1%}, 80% within a factor of {np.exp(found.interval):.2f}"
         )
-        for name, bounds in BOUNDS.items():
-            click.echo(
-                f"  {name:16s} {getattr(found, name):>10.4g}  ({bounds.low:g} to {bounds.high:g}) {bounds.meaning}"
-            )
+        for name, value in found.values.items():
+            bounds = BOUNDS[name]
+            click.echo(f"  {name:16s} {value:>10.4g}  ({bounds.low:g} to {bounds.high:g}) {bounds.meaning}")
 
 
 def _write(path: str, text: str) -> None:

@@ -11,7 +11,8 @@ from ..hwmodels import load_gpu
 from ..simulator import Conditions, Estimate, Workload
 from ..simulator import predict as forecast
 from ..simulator.advice import advice
-from ..simulator.calibration import load_calibration
+from ..simulator.calibration import load_calibration, packaged_calibration
+from ..simulator.conditions import engine_conditions
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
 from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
@@ -49,6 +50,11 @@ from .output import print_json, print_table
 @click.option(
     "--calibration", metavar="FILE", help="Fitted constants that attncast calibrate wrote, in place of the priors."
 )
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="A serving engine's call (vllm, sglang, trtllm): appends to the cache, in a CUDA graph, with fitted constants.",
+)
 @click.option("--graph", is_flag=True, help="Launched inside a CUDA graph.")
 @click.option("--cold", is_flag=True, help="The L2 holds nothing of the call's tensors.")
 @click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
@@ -76,6 +82,7 @@ def predict(
     attention_share: float | None,
     sparse_share: float | None,
     calibration: str | None,
+    engine: str | None,
     graph: bool,
     cold: bool,
     appends: bool,
@@ -88,6 +95,7 @@ def predict(
     Examples:
       attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 -p "na window=18x24x24 stride=16x8x8"
       attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal
+      attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal --engine vllm
       attncast predict -g h100 -i 8192 -n 32 -d 128 --cascade three_pass
       attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --json
     """
@@ -110,10 +118,15 @@ def predict(
         kv_dtype=kv_dtype,
         head_dim_v=head_dim_v,
     )
-    conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
+    if engine is None:
+        conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
+    else:
+        conditions = engine_conditions(engine, workload, warm_l2=not cold)
     wanted = read_pattern(pattern, mask)
     models = [load_gpu(name) for name in names]
     constants = load_calibration(calibration) if calibration is not None else None
+    if constants is None and engine is not None:
+        constants = packaged_calibration()
     estimates = [
         forecast(
             workload,

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from ..validation.measured import DATA, load_runs
-from ..validation.statistics import Summary
+from ..validation.compare import partner_speedups
+from ..validation.measured import load_table
+from ..validation.statistics import Summary, summarise
 from ..validation.validate import Validation
 from ..validation.validate import validate as compare
 from .output import print_table
@@ -21,6 +22,7 @@ COLUMNS = (
     ("GPU left out", "left_out_gpu"),
     ("decode", "decode"),
     ("speedup", "speedup"),
+    ("noise", "noise"),
     ("k SOL + c", "line"),
     ("SOL", "speed_of_light"),
 )
@@ -29,17 +31,24 @@ COLUMNS = (
 @click.command()
 @click.option(
     "--rows",
-    default="serving",
+    default="curated",
     show_default=True,
     metavar="FILE",
-    help="Measured runs: a table of attncast import, or serving.",
+    help="Measured runs: a table of attncast import or measure, or curated, the table that comes with attncast.",
 )
 @click.option(
     "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
 )
-@click.option("--leave-out-gpu", metavar="GPU", help="Show this GPU's row only.")
+@click.option("--leave-out-gpu", metavar="GPU", help="Show this GPU's rows only.")
+@click.option(
+    "--by",
+    type=click.Choice(["kernel", "family", "size", "use"]),
+    default="kernel",
+    show_default=True,
+    help="Rows of the table.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def validate(rows: str, above: str, leave_out_gpu: str | None, as_json: bool) -> None:
+def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json: bool) -> None:
     """Errors on runs that nothing was fitted on: shapes left out, GPUs left out, decode, window speedups, baselines.
 
     \b
@@ -47,14 +56,18 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, as_json: bool) ->
       attncast validate
       attncast validate --rows rows.csv --above 50us --json
     """
-    packaged = DATA / f"{rows}.csv"
-    found = compare(load_runs(packaged if packaged.is_file() else rows), Path(rows).name, _seconds(above))
+    runs = load_table(rows)
+    found = compare(runs, Path(rows).name, _seconds(above))
     keys = [key for key in found.held_out if leave_out_gpu is None or key[0] == leave_out_gpu.lower()]
     if not keys:
         known = ", ".join(sorted({gpu for gpu, _ in found.held_out}))
         raise InputError(f"GPU {leave_out_gpu!r} has no fitted runs in {rows!r}: expected one of {known}")
+    speedups = partner_speedups(runs)
     if as_json:
-        click.echo(_json(found, keys))
+        click.echo(_json(found, keys, speedups))
+        return
+    if by != "kernel":
+        _print_by(found, by, leave_out_gpu)
         return
     print_table(
         ["GPU and kernel", "rows", *(title for title, _ in COLUMNS)],
@@ -64,9 +77,29 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, as_json: bool) ->
         ],
         title="mean error (MAPE) unless the column says otherwise; - where there is nothing to compare",
     )
+    for (gpu, kernel), errors in speedups.items():
+        click.echo(
+            f"neighborhood speedups of {kernel} on {gpu} (priors): {errors.n}, "
+            f"off by {errors.mape:.1%}, worst {errors.worst:.1%}"
+        )
+    every = summarise(found.rows.errors)
+    click.echo(f"all {every.n:,} rows: mean {every.mape:.1%}, median {every.median:.1%}, p90 {every.p90:.1%}")
     click.echo(f"inside the 80% interval: {found.coverage_80:.0%} of held-out rows")
     for reason, count in found.left_out.items():
         click.echo(f"left out: {count:,} ({reason})")
+
+
+def _print_by(found: Validation, by: str, gpu: str | None) -> None:
+    table = {"family": found.by_family, "size": found.by_size, "use": found.by_use}[by]
+    print_table(
+        ["GPU", by, "rows", "held out", "median", "p90", "worst", "bias"],
+        [
+            [key, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
+            for (key, name), e in table.items()
+            if gpu is None or key == gpu.lower()
+        ],
+        title="errors on shapes that no constant saw",
+    )
 
 
 def _cells(found: Validation, key: tuple[str, str]) -> list[str]:
@@ -90,12 +123,14 @@ def _seconds(text: str) -> float:
     raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")
 
 
-def _json(found: Validation, keys: list[tuple[str, str]]) -> str:
+def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[str, str], Summary]) -> str:
     import json
 
-    def nested(table: dict[tuple[str, str], Summary]) -> dict[str, dict[str, dict[str, float]]]:
+    def nested(
+        table: dict[tuple[str, str], Summary], wanted: list[tuple[str, str]] = keys
+    ) -> dict[str, dict[str, dict[str, float]]]:
         out: dict[str, dict[str, dict[str, float]]] = {}
-        for gpu, kernel in keys:
+        for gpu, kernel in wanted:
             if (gpu, kernel) in table:
                 out.setdefault(gpu, {})[kernel] = table[gpu, kernel].to_dict()
         return out
@@ -109,6 +144,11 @@ def _json(found: Validation, keys: list[tuple[str, str]]) -> str:
             "speedup": nested(found.speedup),
             "decode": nested(found.decode),
             "baselines": {"speed_of_light": nested(found.speed_of_light), "line": nested(found.line)},
+            "neighborhood_speedup": nested(speedups, list(speedups)),
+            "noise": nested(found.noise),
+            "by_family": nested(found.by_family, list(found.by_family)),
+            "by_size": nested(found.by_size, list(found.by_size)),
+            "all": summarise(found.rows.errors).to_dict(),
             "coverage_80": found.coverage_80,
             "left_out": found.left_out,
         },

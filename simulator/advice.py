@@ -11,10 +11,11 @@ import numpy as np
 from ..hwmodels import GPU
 from .batch import stack
 from .calibration import Calibration
+from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Estimate, seconds_text
 from .forecast import Calls, forecast
 from .patterns import Neighborhood, Pattern
-from .predict import DEFAULT_CONDITIONS, Conditions, single_call
+from .predict import single_call
 from .profile import KernelProfile, load_profile
 from .workload import Grid, Workload, grid_text
 
@@ -58,7 +59,7 @@ def advice(
     """One sentence on what would make the estimated call faster. The arguments are those of the prediction."""
     profile = load_profile(estimate.kernel, gpu)
     if calibration is not None:
-        profile, gpu = calibration.apply(profile, gpu)
+        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     if isinstance(pattern, Neighborhood):
         found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
         same_pattern = [choice for choice in found if choice.pattern == pattern]

@@ -11,10 +11,11 @@ from typing import Any
 from ..errors import InputError
 from ..hwmodels import GPU
 from .batch import stack
+from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import seconds_text
 from .forecast import forecast
 from .patterns import Neighborhood, parse_pattern
-from .predict import DEFAULT_CONDITIONS, Conditions, dense_baseline, masks_all, predict, single_call
+from .predict import dense_baseline, masks_all, predict, single_call
 from .profile import KernelProfile, TileChoice, kernels_for
 from .workload import Grid, Workload, grid_text, parse_grid
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, suggest
 from ..hwmodels import GPU
-from .profile import KernelProfile
+from .profile import DECODE_QUERIES, KernelProfile
+from .workload import DTYPE_BYTES, Workload
+
+PACKAGED: Final = Path(__file__).parent / "calibrated.toml"
 
 
 @dataclass(frozen=True)
@@ -23,34 +27,60 @@ class Bounds:
     meaning: str
 
 
-# At most six for a kernel on a GPU.
+# A fit takes six of them or fewer (see validation.calibrate).
 BOUNDS: Final[dict[str, Bounds]] = {
     "overlap": Bounds(0.01, 1.5, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none"),
     "clock": Bounds(0.4, 1.0, "sustained clock over the clock of the stated tensor peak"),
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
-    "dram_efficiency": Bounds(0.3, 1.0, "DRAM bandwidth reached over the physical peak"),
-    "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches, where it appends to a cache"),
-    "token_s": Bounds(1e-13, 2e-8, "seconds of such a call for each new token, beyond the bytes of the append"),
+    "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
+    "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
+    "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
+    "token_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new token, beyond the bytes it moves"),
 }
+OF_GPU: Final = {"clock": "sustained_clock_fraction", "dram_efficiency": "dram_efficiency"}  # others are of the profile
+
+
+@dataclass(frozen=True, order=True)
+class Use:
+    """What constants are for: a kernel on a GPU as one engine runs it, in one phase, with one kind of dtypes.
+
+    A kernel's prefill and decoding, and its 16-bit and 8-bit forms, are different programs of one name.
+
+    Attributes:
+        gpu, kernel: keys of a hardware model and a kernel profile. engine: see Conditions; "" for the kernel alone.
+        phase: "prefill", or "decode" for at most ``DECODE_QUERIES`` tokens.
+        dtype: of the products, and of the cache where it differs: "16-bit", "8-bit", "16-bit on 8-bit".
+    """
+
+    gpu: str
+    kernel: str
+    engine: str
+    phase: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.gpu, self.kernel, self.engine, self.phase, self.dtype) if part)
+
+
+def use_of(gpu: GPU, kernel: str, workload: Workload, engine: str) -> Use:
+    """The use that a call is."""
+    phase = "decode" if workload.tokens <= DECODE_QUERIES else "prefill"
+    bits, kv_bits = (int(8 * DTYPE_BYTES[dtype]) for dtype in (workload.dtype, workload.kv_dtype or workload.dtype))
+    return Use(gpu.key, kernel, engine, phase, f"{bits}-bit" if bits == kv_bits else f"{bits}-bit on {kv_bits}-bit")
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Constants of one kernel on one GPU, and what they were fitted on.
+    """Constants of one use, and what they were fitted on.
 
     Attributes:
-        overlap ... token_s: see BOUNDS.
+        values: by name, see BOUNDS; those that are not here keep their priors.
         interval: half width of log(time) that held 80% of the rows left out of the fit.
         rows, held_out_mape: rows fitted on, and the mean error on rows that no constant saw (cross-validation by shape).
         data, date, command: what they were fitted on, when, and by which command.
     """
 
-    overlap: float
-    clock: float
-    round_trips: float
-    dram_efficiency: float
-    call_s: float
-    token_s: float
+    values: Mapping[str, float]
     interval: float
     rows: int
     held_out_mape: float
@@ -60,39 +90,50 @@ class Constants:
 
     def apply(self, profile: KernelProfile, gpu: GPU) -> tuple[KernelProfile, GPU]:
         """The profile and the GPU with these constants."""
-        fitted = replace(
-            profile,
-            overlap=self.overlap,
-            overlap_source=f"fitted on {self.rows} rows of {self.data}, {self.date}",
-            round_trips=self.round_trips,
-            call_s=self.call_s,
-            token_s=self.token_s,
-            interval=self.interval,
-        )
-        return fitted, replace(gpu, sustained_clock_fraction=self.clock, dram_efficiency=self.dram_efficiency)
+        profile, gpu = with_constants(profile, gpu, self.values)
+        source = f"fitted on {self.rows} rows of {self.data}, {self.date}"
+        return replace(profile, overlap_source=source, interval=self.interval), gpu
+
+
+def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]) -> tuple[KernelProfile, GPU]:
+    """The profile and the GPU with some values of BOUNDS in place of their priors."""
+    of_gpu = {OF_GPU[name]: value for name, value in values.items() if name in OF_GPU}
+    of_profile: dict[str, Any] = {name: value for name, value in values.items() if name not in OF_GPU}
+    return replace(profile, **of_profile), replace(gpu, **of_gpu)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants by (GPU, kernel); hashable by its file, for caches."""
+    """Constants by use; hashable by its file, for caches."""
 
     path: str
-    constants: Mapping[tuple[str, str], Constants]
+    constants: Mapping[Use, Constants]
 
     def __hash__(self) -> int:
         return hash(self.path)
 
-    def apply(self, profile: KernelProfile, gpu: GPU) -> tuple[KernelProfile, GPU]:
-        """The profile and the GPU with their constants; as they are where there are none."""
-        found = self.constants.get((gpu.key, profile.key))
-        return (profile, gpu) if found is None else found.apply(profile, gpu)
+    def apply(
+        self, profile: KernelProfile, gpu: GPU, workload: Workload, engine: str
+    ) -> tuple[KernelProfile, GPU, str]:
+        """The profile and the GPU with the constants of this use, and a note; as they are where there are none."""
+        use = use_of(gpu, profile.key, workload, engine)
+        found = self.constants.get(use)
+        if found is None:
+            return profile, gpu, f"No fitted constants for {use}: priors, whose interval is a guess."
+        return (*found.apply(profile, gpu), f"Constants of {use}: off by {found.held_out_mape:.0%} on held-out shapes.")
+
+
+@lru_cache(maxsize=1)
+def packaged_calibration() -> Calibration:
+    """The constants that come with attncast (see calibrated.toml for data, date and command)."""
+    return load_calibration(str(PACKAGED))
 
 
 def load_calibration(path: str) -> Calibration:
     """Read a file that ``attncast calibrate`` wrote.
 
     Raises:
-        InputError: no such file, no TOML, an unknown or missing constant, or one out of its bounds.
+        InputError: no such file, no TOML, an unknown or missing entry, or a constant out of its bounds.
     """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -100,47 +141,70 @@ def load_calibration(path: str) -> Calibration:
         raise InputError(f"cannot read calibration {path!r}: {problem.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InputError(f"calibration {path!r} is not TOML: {problem}") from None
+    fits = document.get("fit")
+    if not isinstance(fits, list) or not all(isinstance(table, dict) for table in fits) or len(document) != 1:
+        raise InputError(f"calibration {path!r}: expected nothing but tables [[fit]]")
     found = {}
-    for gpu, kernels in document.items():
-        if not isinstance(kernels, dict) or not all(isinstance(table, dict) for table in kernels.values()):
-            raise InputError(f"calibration {path!r}: expected a table [GPU.KERNEL], got {gpu!r}")
-        for kernel, table in kernels.items():
-            found[gpu, kernel] = _constants(table, f"calibration {path!r} [{gpu}.{kernel}]")
+    for number, table in enumerate(fits, 1):
+        where = f"calibration {path!r}, fit {number}"
+        use = Use(**{item.name: _text(table, item.name, where) for item in fields(Use)})
+        found[use] = _constants(table, where)
     return Calibration(path, found)
 
 
 def _constants(table: Mapping[str, Any], where: str) -> Constants:
-    names = [item.name for item in fields(Constants)]
+    about = {item.name: str(item.type) for item in fields(Constants) if item.name != "values"}
+    known = [*BOUNDS, *about, *(item.name for item in fields(Use))]
     for name in table:
-        if name not in names:
-            raise InputError(f"{where}: unknown constant {name!r}{suggest(name, names)}")
-    for item in fields(Constants):
-        if item.name not in table:
-            raise InputError(f"{where} has no {item.name!r}")
-        value = table[item.name]
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if (item.type == "str") != isinstance(value, str) or (item.type != "str" and not number):
-            raise InputError(
-                f"{where}: {item.name} is {value!r}, expected {'text' if item.type == 'str' else 'a number'}"
-            )
-        bounds = BOUNDS.get(item.name)
-        if bounds is not None and not bounds.low * 0.999 <= value <= bounds.high * 1.001:
-            raise InputError(f"{where}: {item.name} is {value:g}, expected {bounds.low:g} to {bounds.high:g}")
-    return Constants(**table)
+        if name not in known:
+            raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
+    values = {name: _number(table, name, where) for name in BOUNDS if name in table}
+    for name, value in values.items():
+        bounds = BOUNDS[name]
+        if not bounds.low * 0.999 <= value <= bounds.high * 1.001:
+            raise InputError(f"{where}: {name} is {value:g}, expected {bounds.low:g} to {bounds.high:g}")
+    read: dict[str, Any] = {
+        name: _text(table, name, where) if kind == "str" else _number(table, name, where)
+        for name, kind in about.items()
+    }
+    return Constants(values, **{**read, "rows": int(read["rows"])})
 
 
-def calibration_text(constants: Mapping[tuple[str, str], Constants]) -> str:
+def _text(table: Mapping[str, Any], name: str, where: str) -> str:
+    value = _entry(table, name, where)
+    if not isinstance(value, str):
+        raise InputError(f"{where}: {name} is {value!r}, expected text")
+    return value
+
+
+def _number(table: Mapping[str, Any], name: str, where: str) -> float:
+    value = _entry(table, name, where)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{where}: {name} is {value!r}, expected a number")
+    return float(value)
+
+
+def _entry(table: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in table:
+        raise InputError(f"{where} has no {name!r}")
+    return table[name]
+
+
+def calibration_text(constants: Mapping[Use, Constants]) -> str:
     """The TOML of some constants."""
-    lines = ["# Fitted constants; written by `attncast calibrate`, not by hand.", ""]
-    for (gpu, kernel), found in sorted(constants.items()):
-        lines.append(f"[{gpu}.{kernel}]")
-        for name, value in asdict(found).items():
-            text = f'"{_escaped(value)}"' if isinstance(value, str) else f"{value:.6g}"
-            meaning = f"  # {BOUNDS[name].meaning}" if name in BOUNDS else ""
-            lines.append(f"{name} = {text}{meaning}")
-        lines.append("")
-    return "\n".join(lines)
+    lines = ["# Fitted constants; written by `attncast calibrate`, not by hand.", "#"]
+    lines += [f"# {name}: {bounds.meaning} ({bounds.low:g} to {bounds.high:g})" for name, bounds in BOUNDS.items()]
+    for use, found in sorted(constants.items()):
+        entries: dict[str, object] = {item.name: getattr(use, item.name) for item in fields(Use)}
+        entries |= found.values
+        entries |= {item.name: getattr(found, item.name) for item in fields(Constants) if item.name != "values"}
+        lines += ["", "[[fit]]"]
+        lines += [f"{name} = {_toml(value)}" for name, value in entries.items()]
+    return "\n".join(lines) + "\n"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        return f'"{escaped}"'
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

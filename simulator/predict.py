@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +14,7 @@ from . import memory
 from .calibration import Calibration
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
+from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
@@ -23,29 +24,6 @@ from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """How the call is run.
-
-    Attributes:
-        warm_l2: the call repeats on the same tensors (a benchmark loop), so that small ones are in the L2 already.
-        graph: launched inside a CUDA graph rather than from a stream.
-        appends: the call also writes the new tokens' keys and values to the cache, as a serving engine's does.
-        rotates: that pass also rotates the queries (RoPE), as TensorRT-LLM's does.
-        quantises: the call also converts the queries to the workload's dtype, from 16 bits: in that pass where it rotates
-            them, else in a pass of its own.
-    """
-
-    warm_l2: bool = True
-    graph: bool = False
-    appends: bool = False
-    rotates: bool = False
-    quantises: bool = False
-
-
-DEFAULT_CONDITIONS = Conditions()
 
 
 def predict(
@@ -104,8 +82,9 @@ def predict(
     head_dim = max(workload.head_dim, workload.dim_v)
     profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio)
     plain_gpu = gpu
+    fit_notes: list[str] = []
     if calibration is not None:
-        profile, gpu = calibration.apply(profile, gpu)
+        profile, gpu, *fit_notes = calibration.apply(profile, gpu, workload, conditions.engine)
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = kernel_work(profile, pattern, workload, tiles)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
@@ -134,6 +113,7 @@ def predict(
         splits=int(costs.splits[0]),
         baseline=gpu_baseline,
         notes=(
+            *fit_notes,
             *pattern.notes,
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
@@ -160,7 +140,7 @@ def dense_baseline(
     else:
         profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
     if calibration is not None:
-        profile, gpu = calibration.apply(profile, gpu)
+        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)

@@ -78,8 +78,8 @@ class KernelProfile:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
             kernels.
-        call_s, token_s: seconds of a serving engine's call, and of each of its new tokens, beyond launches and bytes of the
-            append (fitted; 0 until then).
+        call_s, token_s: seconds of a serving engine's call, and of each of its new tokens, beyond launches and the bytes it
+            moves (fitted; 0 until then).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """

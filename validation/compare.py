@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..hwmodels import load_gpu
 from ..simulator import parse_pattern
-from ..simulator.batch import stack
 from ..simulator.estimate import seconds_text
-from ..simulator.forecast import Calls, forecast
-from ..simulator.predict import kernel_work, resolve_tiles, single_call
-from ..simulator.profile import choose_profile
 from .measured import DATA, MeasuredRun, load_runs
+from .problem import describable, problem_of
+from .statistics import Summary, summarise
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,10 @@ def forecasts(runs: Sequence[MeasuredRun]) -> Forecasts:
     for index, run in enumerate(runs):
         groups[run.gpu, run.kernel, parse_pattern(run.pattern).family].append(index)
     time_s, interval = np.empty(len(runs)), np.empty(len(runs))
-    for (gpu_name, kernel, family), members in groups.items():
-        gpu = load_gpu(gpu_name)
-        calls: list[Calls] = []
-        for index in members:
-            run = runs[index]
-            workload, pattern = run.workload, parse_pattern(run.pattern)
-            profile = choose_profile(kernel, gpu, family, workload.dtype, workload.head_dim)
-            tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
-            work = kernel_work(profile, pattern, workload, tiles)
-            calls.append(single_call(gpu, profile, workload, pattern, tiles, work, run.conditions))
-        costs = forecast(gpu, profile, stack(calls))
-        alone = np.array([runs[index].measures == "kernel" for index in members])
-        time_s[members] = np.where(alone, costs.kernel_s, costs.time_s)
-        interval[members] = profile.interval
+    for members in groups.values():
+        problem = problem_of([runs[index] for index in members])
+        time_s[members] = problem.seconds()
+        interval[members] = problem.profile.interval
     return Forecasts(time_s, interval)
 
 
@@ -65,6 +52,33 @@ def log_errors(runs: Sequence[MeasuredRun], found: Forecasts) -> NDArray[np.floa
     """log(forecast / measured) of each run, shape (runs,)."""
     logs: NDArray[np.float64] = np.log(found.time_s / np.array([run.time_s for run in runs]))
     return logs
+
+
+def partner_speedups(runs: Sequence[MeasuredRun]) -> dict[tuple[str, str], Summary]:
+    """Errors of the speedup over dense of neighborhood kernels, on runs that have a dense run of their own workload.
+
+    Nothing is fitted. Keys are (GPU, kernel); the dense partner is the fastest one measured on that GPU.
+    """
+
+    def shape(run: MeasuredRun) -> tuple[object, ...]:
+        return run.gpu, run.batch, run.heads, run.heads_kv, run.workload.tokens, run.head_dim, run.dtype
+
+    sparse = [run for run in runs if run.pattern.startswith("na ") and run.direction == "fwd"]
+    dense: dict[tuple[object, ...], MeasuredRun] = {}
+    for run in runs:
+        if run.pattern == "dense" and run.direction == "fwd" and describable(run):
+            known = dense.get(shape(run))
+            if known is None or run.time_s < known.time_s:
+                dense[shape(run)] = run
+    pairs = [(run, dense[shape(run)]) for run in sparse if shape(run) in dense]
+    if not pairs:
+        return {}
+    found = forecasts([run for pair in pairs for run in pair]).time_s
+    errors: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for index, (run, partner) in enumerate(pairs):
+        speedup = found[2 * index + 1] / found[2 * index]
+        errors[run.gpu, run.kernel].append(float(speedup / (partner.time_s / run.time_s) - 1.0))
+    return {key: summarise(np.array(values)) for key, values in sorted(errors.items())}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -84,8 +84,9 @@ class MeasuredRun:
     @property
     def conditions(self) -> Conditions:
         """How the call was run."""
-        done = self.measures.split("+")
-        return Conditions(self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done)
+        what, *done = self.measures.split("+")
+        engine = self.software.split()[0].lower() if done and what == "call" else ""
+        return Conditions(self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done, engine)
 
 
 MEASURES = ("kernel", "call", "call+append", "call+append+quantise", "call+append+rope", "call+append+rope+quantise")
@@ -116,6 +117,23 @@ def load_runs(path: str | Path) -> list[MeasuredRun]:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} is not a CSV table: {error}") from None
+
+
+def load_curated() -> list[MeasuredRun]:
+    """The curated table that comes with attncast: published figures, each with its source (see data/README.md)."""
+    return [*load_runs(DATA / "measured.csv"), *load_runs(DATA / "neighborhood.csv")]
+
+
+def load_table(name: str) -> list[MeasuredRun]:
+    """A table that comes with attncast ("curated", or the name of a file of ``data/``), or a file.
+
+    Raises:
+        InputError: see ``load_runs``.
+    """
+    if name == "curated":
+        return load_curated()
+    packaged = DATA / f"{name}.csv"
+    return load_runs(packaged if name == packaged.stem and packaged.is_file() else name)
 
 
 def _run(row: dict[str, str], where: str) -> MeasuredRun:

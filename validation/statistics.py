@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .measured import MeasuredRun
 
 Floats = NDArray[np.float64]
 
@@ -53,3 +57,18 @@ def line_errors(speed_of_light_s: Floats, measured_s: Floats, fold: NDArray[np.i
         k, c = np.linalg.lstsq(design, np.ones(train.sum()), rcond=None)[0]
         errors[test] = (k * speed_of_light_s[test] + c) / measured_s[test] - 1.0
     return errors
+
+
+def repeat_errors(runs: Sequence[MeasuredRun]) -> dict[tuple[str, str], Floats]:
+    """The noise floor: relative distances of repeated measurements of one call from their median, by (GPU, kernel).
+
+    Repeats agree in everything but id, time, spread and samples, and differ in time: a row copied twice is no repeat.
+    """
+    repeats: dict[MeasuredRun, list[float]] = defaultdict(list)
+    for run in runs:
+        repeats[replace(run, id="", time_s=1.0, spread_s=None, samples=None)].append(run.time_s)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for run, times_s in repeats.items():
+        if len(set(times_s)) > 1:
+            found[run.gpu, run.kernel] += [time_s / float(np.median(times_s)) - 1.0 for time_s in times_s]
+    return {key: np.array(errors) for key, errors in found.items()}

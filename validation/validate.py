@@ -3,41 +3,89 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..simulator.calibration import BOUNDS, Constants
-from .calibrate import Fitted, Floats, calibrate
+from ..simulator.patterns import parse_pattern
+from .calibrate import Fitted, calibrate
 from .measured import MeasuredRun
-from .statistics import Summary, line_errors, summarise
+from .problem import Floats
+from .statistics import Summary, line_errors, repeat_errors, summarise
 
-# Constants of the kernel and the engine carry over to another GPU; clock and DRAM are that GPU's own.
-CARRIED = ("overlap", "round_trips", "call_s", "token_s")
-DECODE_QUERIES = 8
+# Constants of another GPU's kernel or engine that a GPU without rows takes over; the others are its own priors: clock and
+# DRAM are facts of the GPU, and how well pipes overlap did not carry (errors grew where it was tried).
+CARRIED = ("round_trips", "call_s", "token_s", "query_efficiency")
+OF_ENGINE = ("call_s", "token_s", "query_efficiency")
+SIZES_S = ((15e-6, "under 15 us"), (50e-6, "15-50 us"), (1e-3, "50 us - 1 ms"), (np.inf, "over 1 ms"))
+
+Key = tuple[str, str]
+Table = dict[Key, Summary]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every row of the fits, side by side, shape (rows,): what tables, pages and pictures are made of.
+
+    Attributes:
+        runs: the rows. uses: of each.
+        measured_s, forecast_s, interval: measured, forecast by constants that did not see its shape, and the half width of
+            the 80% interval of log(time) that other folds gave.
+        prior_s, carried_s, light_s, line_s: forecasts of the priors; of constants carried over from other GPUs (NaN where
+            none has its kernel or engine); of the speed of light; and of k * speed of light + c on the same folds.
+    """
+
+    runs: tuple[MeasuredRun, ...]
+    uses: tuple[str, ...]
+    measured_s: Floats
+    forecast_s: Floats
+    interval: Floats
+    prior_s: Floats
+    carried_s: Floats
+    light_s: Floats
+    line_s: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """Relative errors of the forecasts on held-out shapes."""
+        return self.forecast_s / self.measured_s - 1.0
+
+    def where(self, wanted: NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        chosen = np.flatnonzero(wanted)
+        columns = {
+            item.name: getattr(self, item.name)[wanted] for item in fields(self) if item.name not in ("runs", "uses")
+        }
+        return Rows(tuple(self.runs[i] for i in chosen), tuple(self.uses[i] for i in chosen), **columns)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Errors on rows that no constant saw; keys are "GPU kernel" unless said otherwise.
+    """Errors on rows that no constant saw; keys of tables are (GPU, kernel) unless said otherwise.
 
     Attributes:
-        held_out: shapes left out of the fit. priors: nothing fitted at all.
-        left_out_gpu: a GPU left out of every fit, kernel and engine constants from the others'.
-        decode: of the held-out rows, those of at most 8 queries. speedup: window over causal on pairs of the same shape.
-        speed_of_light, line: the baselines: raw, and k * speed of light + c on the same folds.
-        coverage_80: share of held-out rows inside the 80% interval of the other folds.
-        left_out: rows not used, by reason.
+        rows: those reported. held_out: shapes left out of the fit. priors: nothing fitted at all.
+        left_out_gpu: a GPU left out of every fit. decode: of the held-out rows, those of at most 8 queries.
+        speedup: window over causal, on pairs of one shape. by_family, by_size, by_use: held-out errors by (GPU, pattern
+            family), (GPU, size class) and (GPU, rest of the use).
+        speed_of_light, line: the baselines. noise: what repeated measurements of one call differ by (empty without any).
+        coverage_80: share of held-out rows inside the 80% interval of the other folds. left_out: rows not used, by reason.
     """
 
-    held_out: dict[tuple[str, str], Summary]
-    priors: dict[tuple[str, str], Summary]
-    left_out_gpu: dict[tuple[str, str], Summary]
-    decode: dict[tuple[str, str], Summary]
-    speedup: dict[tuple[str, str], Summary]
-    speed_of_light: dict[tuple[str, str], Summary]
-    line: dict[tuple[str, str], Summary]
+    rows: Rows
+    held_out: Table
+    priors: Table
+    left_out_gpu: Table
+    decode: Table
+    speedup: Table
+    by_family: Table
+    by_size: Table
+    by_use: Table
+    speed_of_light: Table
+    line: Table
+    noise: Table
     coverage_80: float
     left_out: dict[str, int]
 
@@ -49,85 +97,111 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0) ->
         at_least_s: errors are reported on runs of at least that long; fits use all.
 
     Raises:
-        InputError: no GPU and kernel has enough runs to fit.
+        InputError: no use has enough runs to fit.
     """
     fits, left_out = calibrate(runs, data, "attncast validate")
-    tables: dict[str, dict[tuple[str, str], Summary]] = defaultdict(dict)
-    inside: list[float] = []
-    for fit in fits:
-        key = (fit.gpu, fit.kernel)
-        long = fit.problem.measured_s >= at_least_s
-        few = np.array([run.workload.tokens <= DECODE_QUERIES for run in fit.runs])
-        carried = _carried(fit, fits)
-        columns = {
-            "held_out": (fit.held_out, long),
-            "priors": (fit.before, long),
-            "decode": (fit.held_out, long & few),
-            "speed_of_light": (fit.problem.speed_of_light_s / fit.problem.measured_s - 1.0, long),
-            "line": (line_errors(fit.problem.speed_of_light_s, fit.problem.measured_s, fit.problem.fold), long),
-        }
-        if carried is not None:
-            columns["left_out_gpu"] = (fit.problem.seconds(carried) / fit.problem.measured_s - 1.0, long)
-        for name, (errors, wanted) in columns.items():
-            if wanted.any():
-                tables[name][key] = summarise(errors[wanted])
-        pairs = _speedup_errors(fit)
-        if pairs.size:
-            tables["speedup"][key] = summarise(pairs)
-        inside += [fit.inside] * fit.held_out.size
+    every = held_out_rows(fits)
+    rows = every.where(every.measured_s >= at_least_s)
+    errors = rows.errors
+    carried = np.isfinite(rows.carried_s)
+    decode = np.array([" decode " in f" {use} " for use in rows.uses], dtype=bool)
+
+    def table(key: Callable[[int], Key], values: Floats, wanted: NDArray[np.bool_] | None = None) -> Table:
+        groups: dict[Key, list[int]] = defaultdict(list)
+        for index in range(values.size) if wanted is None else np.flatnonzero(wanted):
+            groups[key(int(index))].append(int(index))
+        return {name: summarise(values[members]) for name, members in sorted(groups.items())}
+
+    def kernel(index: int) -> Key:
+        return rows.runs[index].gpu, rows.runs[index].kernel
+
+    pairs = speedup_errors(rows)
     return Validation(
-        held_out=tables["held_out"],
-        priors=tables["priors"],
-        left_out_gpu=tables["left_out_gpu"],
-        decode=tables["decode"],
-        speedup=tables["speedup"],
-        speed_of_light=tables["speed_of_light"],
-        line=tables["line"],
-        coverage_80=float(np.mean(inside)),
+        rows=rows,
+        held_out=table(kernel, errors),
+        priors=table(kernel, rows.prior_s / rows.measured_s - 1.0),
+        left_out_gpu=table(kernel, rows.carried_s / rows.measured_s - 1.0, carried),
+        decode=table(kernel, errors, decode),
+        speedup=table(kernel, pairs, np.isfinite(pairs)),
+        by_family=table(lambda i: (rows.runs[i].gpu, family(rows.runs[i])), errors),
+        by_size=table(lambda i: (rows.runs[i].gpu, size_class(rows.measured_s[i])), errors),
+        by_use=table(lambda i: (rows.runs[i].gpu, rows.uses[i].removeprefix(f"{rows.runs[i].gpu} ")), errors),
+        speed_of_light=table(kernel, rows.light_s / rows.measured_s - 1.0),
+        line=table(kernel, rows.line_s / rows.measured_s - 1.0),
+        noise={key: summarise(found) for key, found in repeat_errors(runs).items()},
+        coverage_80=float(np.mean(np.abs(np.log(rows.forecast_s / rows.measured_s)) <= rows.interval)),
         left_out=left_out,
     )
 
 
-def _carried(fit: Fitted, fits: Sequence[Fitted]) -> Constants | None:
-    """Constants for a GPU from fits of the same kernel on others, weighted by rows; None when there are none."""
-    others = [other for other in fits if other.kernel == fit.kernel and other.gpu != fit.gpu]
+def held_out_rows(fits: Sequence[Fitted]) -> Rows:
+    """The rows of all fits, one after the other."""
+    columns: dict[str, list[Floats]] = defaultdict(list)
+    for fit in fits:
+        problem = fit.problem
+        measured_s = problem.measured_s
+        carried = carried_constants(fit, fits)
+        columns["measured_s"].append(measured_s)
+        columns["forecast_s"].append((1.0 + fit.held_out) * measured_s)
+        columns["interval"].append(fit.held_out_interval)
+        columns["prior_s"].append((1.0 + fit.before) * measured_s)
+        columns["carried_s"].append(np.full(measured_s.size, np.nan) if carried is None else problem.seconds(carried))
+        columns["light_s"].append(problem.speed_of_light_s)
+        errors = line_errors(problem.speed_of_light_s, measured_s, problem.fold)
+        columns["line_s"].append((1.0 + errors) * measured_s)
+    runs = tuple(run for fit in fits for run in fit.problem.runs)
+    uses = tuple(str(fit.use) for fit in fits for _ in fit.problem.runs)
+    return Rows(runs, uses, **{name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def carried_constants(fit: Fitted, fits: Sequence[Fitted]) -> Mapping[str, float] | None:
+    """Constants for a GPU from the other GPUs' fits of the same use, or at least of the same engine's calls.
+
+    Geometric means, weighted by rows. None when no other GPU has its kernel or its engine.
+    """
+
+    def like(*attributes: str) -> list[Fitted]:
+        return [
+            other
+            for other in fits
+            if other.use.gpu != fit.use.gpu and all(getattr(other.use, a) == getattr(fit.use, a) for a in attributes)
+        ]
+
+    same = like("kernel", "engine", "phase", "dtype")
+    others, names = (same, CARRIED) if same else (like("engine", "phase", "dtype"), OF_ENGINE)
     if not others:
         return None
-    weights = [other.constants.rows for other in others]
-    means = {
-        name: float(np.exp(np.average([np.log(getattr(other.constants, name)) for other in others], weights=weights)))
-        for name in CARRIED
-    }
-    own = {
-        "clock": fit.problem.gpu.sustained_clock_fraction,
-        "dram_efficiency": fit.problem.gpu.dram_efficiency,
-    }
-    assert set(means) | set(own) == set(BOUNDS)
-    return replace(fit.constants, **means, **own)  # type: ignore[arg-type]
+    means = {}
+    for name in names:
+        known = [(np.log(o.constants.values[name]), o.constants.rows) for o in others if name in o.constants.values]
+        if known and name in fit.constants.values:
+            logs, weights = zip(*known, strict=True)
+            means[name] = float(np.exp(np.average(logs, weights=weights)))
+    return means
 
 
-def _speedup_errors(fit: Fitted) -> Floats:
-    """Relative errors of window over causal time, on pairs that differ in the pattern only; from held-out forecasts."""
-    rows: dict[tuple[object, ...], dict[str, int]] = defaultdict(dict)
-    for index, run in enumerate(fit.runs):
-        shape = (
-            run.software,
-            run.batch,
-            run.heads,
-            run.heads_kv,
-            run.grid,
-            run.cached,
-            run.head_dim,
-            run.dtype,
-            run.kv_dtype,
-        )
-        rows[shape][run.pattern] = index
-    forecasts = (1.0 + fit.held_out) * fit.problem.measured_s
-    errors = []
-    for patterns in rows.values():
+def speedup_errors(rows: Rows) -> Floats:
+    """Relative error of each row's speedup over the causal run of its own shape; NaN where there is no such run."""
+    shapes: dict[tuple[object, ...], dict[str, int]] = defaultdict(dict)
+    for index, run in enumerate(rows.runs):
+        shape = (run.software, run.batch, run.heads, run.heads_kv, run.grid, run.cached, run.head_dim, run.kv_dtype)
+        shapes[rows.uses[index], *shape][run.pattern] = index
+    errors = np.full(len(rows.runs), np.nan)
+    for patterns in shapes.values():
         whole = patterns.get("causal")
         for text, index in patterns.items():
             if whole is not None and text.startswith("window"):
-                ratio = forecasts[whole] / forecasts[index]
-                errors.append(ratio / (fit.problem.measured_s[whole] / fit.problem.measured_s[index]) - 1.0)
-    return np.array(errors)
+                forecast = rows.forecast_s[whole] / rows.forecast_s[index]
+                errors[index] = forecast / (rows.measured_s[whole] / rows.measured_s[index]) - 1.0
+    return errors
+
+
+def family(run: MeasuredRun) -> str:
+    """Kind of a run's pattern, for tables: dense, causal, window, or the pattern family."""
+    text = run.pattern.split()[0]
+    return text if text in ("dense", "causal", "window") else parse_pattern(run.pattern).family
+
+
+def size_class(time_s: float) -> str:
+    """Size class of a measured time."""
+    return next(name for limit_s, name in SIZES_S if time_s < limit_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -11,88 +10,115 @@ from click.testing import CliRunner
 
 from attncast import Conditions, InputError, Workload, predict
 from attncast.cli.calibrate import calibrate as command
-from attncast.simulator.calibration import BOUNDS, Calibration, calibration_text, load_calibration
-from attncast.validation.calibrate import calibrate
-from attncast.validation.measured import DATA, load_runs, save_runs
+from attncast.simulator.calibration import (
+    BOUNDS,
+    Calibration,
+    calibration_text,
+    load_calibration,
+    packaged_calibration,
+)
+from attncast.simulator.conditions import engine_conditions, engine_names
+from attncast.validation.calibrate import calibrate, fitted_names
+from attncast.validation.measured import save_runs
+from attncast.validation.problem import FOLDS, describable, problem_of
+
+from .made_up import TRUTH, constants, made_up, use
+
+VLLM = Conditions(graph=True, appends=True, engine="vllm")
 
 
 @pytest.fixture(scope="module")
-def serving():
-    return [run for run in load_runs(DATA / "serving.csv") if (run.gpu, run.kernel) == ("h100", "fa3")]
+def runs():
+    return made_up()
 
 
 @pytest.fixture(scope="module")
-def fitted(serving):
-    fits, left_out = calibrate(serving, "serving.csv", "a test")
+def fitted(runs):
+    (fit,), left_out = calibrate(runs, "made up", "a test")
     assert left_out == {}
-    (fit,) = fits
     return fit
 
 
-def made_up(runs, constants):
-    """The runs with the times that some constants give, and 3% of noise."""
-    calibration = Calibration("made up", {("h100", "fa3"): constants})
-    rng = np.random.default_rng(0)
-    made = []
-    for run in runs:
-        estimate = predict(
-            run.workload, run.pattern, run.gpu, run.kernel, conditions=run.conditions, calibration=calibration
-        )
-        made.append(dataclasses.replace(run, time_s=estimate.time_s * float(np.exp(rng.normal(0, 0.03)))))
-    return made
-
-
-def test_constants_behind_made_up_times_are_found_again(serving, fitted):
-    truth = dataclasses.replace(
-        fitted.constants, overlap=0.5, clock=0.7, round_trips=8.0, dram_efficiency=0.7, call_s=9e-6, token_s=1e-9
-    )
-    (found,), _ = calibrate(made_up(serving, truth), "made up", "a test")
-    assert np.mean(np.abs(found.before)) > 0.1
-    assert np.mean(np.abs(found.held_out)) < 0.06
-    assert found.constants.dram_efficiency == pytest.approx(0.7, rel=0.08)
+def test_constants_behind_made_up_times_are_found_again(runs, fitted):
+    assert str(fitted.use) == "h100 fa3 vllm prefill 16-bit"
+    assert np.mean(np.abs(fitted.before)) > 0.1
+    assert np.mean(np.abs(fitted.held_out)) < 0.05  # the noise is 3%
+    assert fitted.constants.values["call_s"] == pytest.approx(TRUTH["call_s"], rel=0.15)
     # What tensor work costs is known well, which share of it is clock and which overlap less so.
     dense = Workload(16384, 32, 128)
     pair = [
-        predict(dense, "causal", "h100", "fa3", calibration=Calibration(name, {("h100", "fa3"): constants})).time_s
-        for name, constants in (("truth", truth), ("found", found.constants))
+        predict(dense, "causal", "h100", "fa3", conditions=VLLM, calibration=Calibration(name, {fitted.use: known}))
+        for name, known in (("truth", constants()), ("found", fitted.constants))
     ]
-    assert pair[1] == pytest.approx(pair[0], rel=0.08)
+    assert pair[1].time_s == pytest.approx(pair[0].time_s, rel=0.05)
 
 
-def test_errors_are_those_of_shapes_left_out(serving, fitted):
-    assert fitted.held_out.size == len(serving)
-    assert np.mean(np.abs(fitted.held_out)) < np.mean(np.abs(fitted.before))
+def test_decoding_tells_the_bandwidth():
+    (found,), _ = calibrate(made_up(decode=True), "made up", "a test")
+    assert found.use.phase == "decode"
+    assert found.constants.values["dram_efficiency"] == pytest.approx(TRUTH["dram_efficiency"], rel=0.08)
+
+
+def test_errors_are_those_of_shapes_left_out(runs, fitted):
     assert fitted.constants.held_out_mape == pytest.approx(np.mean(np.abs(fitted.held_out)))
-    # Predicting with the constants that saw all rows must not reproduce the held-out errors exactly.
-    calibration = Calibration("fit", {("h100", "fa3"): fitted.constants})
-    seen = [
-        predict(r.workload, r.pattern, r.gpu, r.kernel, conditions=r.conditions, calibration=calibration).time_s
-        / r.time_s
-        - 1
-        for r in serving
-    ]
-    assert np.max(np.abs(np.array(seen) - fitted.held_out)) > 1e-3
-    for name, bounds in BOUNDS.items():
-        assert bounds.low * 0.99 <= getattr(fitted.constants, name) <= bounds.high * 1.01
-    assert len(BOUNDS) <= 6
+    # Constants that saw every row must not reproduce the held-out errors exactly.
+    seen = fitted.problem.seconds(fitted.constants.values) / fitted.problem.measured_s - 1.0
+    assert np.max(np.abs(seen - fitted.held_out)) > 1e-4
+    # Rows of one shape lie in one fold, whatever the window.
+    both = problem_of([*runs, *made_up(window=True)])
+    assert both.fold[: len(runs)].tolist() == both.fold[len(runs) :].tolist()
+    assert set(both.fold) == set(range(FOLDS))
+    assert 0.6 < fitted.inside < 0.95
+
+
+@pytest.mark.parametrize(
+    ("software", "measures", "others"),
+    [
+        ("VLLM 1.0 fa3", "call+append", {"call_s", "token_s", "clock"}),
+        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "token_s", "query_efficiency"}),
+        ("cuDNN", "kernel", {"clock"}),
+    ],
+)
+def test_six_constants_at_most_and_only_those_that_the_rows_tell(runs, software, measures, others):
+    import dataclasses
+
+    problem = problem_of([dataclasses.replace(run, software=software, measures=measures) for run in runs])
+    names = fitted_names(problem)
+    assert set(names) == {"overlap", "round_trips", "dram_efficiency"} | others
+    assert len(names) <= 6
+    plain = problem.seconds()
+    for name in names:  # each of them moves some forecast
+        assert np.max(np.abs(problem.seconds({name: BOUNDS[name].low}) / plain - 1.0)) > 1e-9
+
+
+def test_what_no_profile_describes_is_left_out(runs):
+    import dataclasses
+
+    strange = [dataclasses.replace(runs[0], kernel="fla-gla"), dataclasses.replace(runs[0], gpu="a100", kernel="fa4")]
+    backward = dataclasses.replace(runs[0], direction="bwd")
+    assert not any(map(describable, [*strange, backward]))
+    _, left_out = calibrate([*runs, *strange, backward], "made up", "a test")
+    assert left_out == {"no profile describes it": 2, "not a forward run": 1}
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
     path = tmp_path / "mine.toml"
-    path.write_text(calibration_text({("h100", "fa3"): fitted.constants}))
-    read = load_calibration(str(path)).constants["h100", "fa3"]
-    for name, value in dataclasses.asdict(fitted.constants).items():
-        assert getattr(read, name) == (value if isinstance(value, str) else pytest.approx(value, rel=1e-5))
+    path.write_text(calibration_text({fitted.use: fitted.constants}))
+    calibration = load_calibration(str(path))
+    read = calibration.constants[fitted.use]
+    assert read.values == pytest.approx(fitted.constants.values, rel=1e-4)
+    assert (read.rows, read.data, read.date) == (fitted.constants.rows, "made up", fitted.constants.date)
     workload = Workload(8192, 32, 128)
-    plain = predict(workload, "causal", "h100", "fa3")
-    calibrated = predict(workload, "causal", "h100", "fa3", calibration=load_calibration(str(path)))
-    other = predict(workload, "causal", "h100", "flashinfer", calibration=load_calibration(str(path)))
+    plain = predict(workload, "causal", "h100", "fa3", conditions=VLLM)
+    calibrated = predict(workload, "causal", "h100", "fa3", conditions=VLLM, calibration=calibration)
     assert calibrated.time_s != plain.time_s
-    assert np.log(calibrated.time_high_s / calibrated.time_s) == pytest.approx(fitted.constants.interval, rel=1e-4)
-    assert other.time_s == predict(workload, "causal", "h100", "flashinfer").time_s
-    serving = Conditions(graph=True, appends=True)
-    appended = predict(workload, "causal", "h100", "fa3", conditions=serving, calibration=load_calibration(str(path)))
-    assert appended.parts_s["append"] > fitted.constants.call_s
+    assert np.log(calibrated.time_high_s / calibrated.time_s) == pytest.approx(fitted.constants.interval, rel=1e-3)
+    assert calibrated.parts_s["append"] > TRUTH["call_s"] * 0.8
+    assert calibrated.notes[0].startswith("Constants of h100 fa3 vllm prefill 16-bit: off by")
+    # Another use keeps its priors, and says so.
+    other = predict(workload, "causal", "h100", "flashinfer", conditions=VLLM, calibration=calibration)
+    assert other.time_s == predict(workload, "causal", "h100", "flashinfer", conditions=VLLM).time_s
+    assert other.notes[0].startswith("No fitted constants for h100 flashinfer vllm prefill 16-bit")
 
 
 @pytest.mark.parametrize(
@@ -101,34 +127,59 @@ def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
         (("overlap = ", "overlp = "), ["'overlp'", "did you mean 'overlap'"]),
         (("overlap = ", "overlap = 7 # "), ["overlap is 7", "0.01 to 1.5"]),
         (("overlap = ", 'overlap = "x" # '), ["overlap is 'x'", "a number"]),
-        (("clock = ", "# clock = "), ["has no 'clock'"]),
-        (("[h100.fa3]", "h100 = 3"), ["[GPU.KERNEL]"]),
-        (("[h100.fa3]", "[h100.fa3"), ["is not TOML"]),
+        (("overlap = ", "overlap = nan # "), ["overlap is nan", "a number"]),
+        (("rows = ", "# rows = "), ["has no 'rows'"]),
+        (('phase = "', "phase = 3 # "), ["phase is 3", "text"]),
+        (("[[fit]]", "[fit]"), ["[[fit]]"]),
+        (("[[fit]]", "[[fit"), ["is not TOML"]),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, fitted, change, words):
     path = tmp_path / "mine.toml"
-    path.write_text(calibration_text({("h100", "fa3"): fitted.constants}).replace(*change, 1))
+    path.write_text(calibration_text({fitted.use: fitted.constants}).replace(*change, 1))
     with pytest.raises(InputError) as error:
         load_calibration(str(path))
     for word in words:
         assert word in str(error.value)
 
 
-def test_the_command_fits_writes_and_shows(tmp_path, serving):
+def test_the_command_fits_writes_and_shows(tmp_path, runs):
     rows, out = tmp_path / "rows.csv", tmp_path / "mine.toml"
-    save_runs(rows, serving)
+    save_runs(rows, runs)
     done = CliRunner().invoke(command, ["--rows", str(rows), "-o", str(out), "--json"])
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.output)["results"]
-    assert (result["gpu"], result["kernel"], result["rows"]) == ("h100", "fa3", len(serving))
-    assert set(result["constants"]) == set(BOUNDS)
+    assert (result["gpu"], result["kernel"], result["engine"]) == ("h100", "fa3", "vllm")
+    assert (result["rows"], len(result["constants"])) == (len(runs), 6)
     shown = CliRunner().invoke(command, ["--show", str(out)])
-    for word in ("h100 fa3", "rows.csv", *BOUNDS):
+    for word in ("h100 fa3 vllm prefill", "rows.csv", *result["constants"]):
         assert word in shown.output
     for arguments in ([], ["--rows", str(rows), "--show", str(out)], ["--rows", str(tmp_path / "none.csv")]):
         assert isinstance(CliRunner().invoke(command, arguments).exception, InputError)
-    save_runs(rows, serving[:10])
+    save_runs(rows, runs[:10])
     few = CliRunner().invoke(command, ["--rows", str(rows)])
     assert isinstance(few.exception, InputError)
     assert "40 forward runs" in str(few.exception)
+
+
+def test_the_packaged_constants_say_where_they_are_from():
+    fits = packaged_calibration().constants
+    assert {use.gpu for use in fits} >= {"a100", "h100", "b200"}
+    for found in fits.values():
+        assert len(found.values) <= 6
+        assert found.command.startswith("attncast calibrate --rows ")
+        assert found.rows >= 40
+        assert 0 < found.interval < 3
+
+
+def test_an_engine_is_known_by_name():
+    workload = Workload(8192, 32, 128, dtype="fp8")
+    assert engine_conditions("TRTLLM", workload).rotates
+    assert engine_conditions("vllm", workload).quantises
+    assert not engine_conditions("vllm", Workload(8192, 32, 128)).quantises
+    with pytest.raises(InputError, match=r"'vlm'.*did you mean 'vllm'"):
+        engine_conditions("vlm", workload)
+    assert "sglang" in engine_names()
+    run = made_up(1)[0]
+    assert run.conditions == engine_conditions("vllm", run.workload)
+    assert use(run).engine == "vllm"

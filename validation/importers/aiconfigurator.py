@@ -72,13 +72,14 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
     window = whole(row.get("window_size") or "0", "window_size", minimum=0)
     gpu = names.gpu(row["device"])
     heads, heads_kv = whole(row["num_heads"], "num_heads"), whole(row["num_key_value_heads"], "num_key_value_heads")
+    title = engine.get("backends", {}).get(row["kernel_source"], engine["title"])
     kernel = names.kernel(row["kernel_source"], gpu, phase, heads // heads_kv)
     dtype, kv_dtype, note = _dtypes(row, engine, phase, gpu, kernel)
     run = MeasuredRun(
         id="",
         gpu=gpu.key,
         kernel=kernel,
-        software=given.software or f"{engine['title']} {row['version']} {row['kernel_source']}",
+        software=given.software or f"{title} {row['version']} {row['kernel_source']}",
         batch=whole(row["batch_size"], "batch_size"),
         heads=heads,
         heads_kv=heads_kv,

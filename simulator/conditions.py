@@ -1,0 +1,67 @@
+"""How a call is run: cache, launch, and what a serving engine does in it besides attention."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import unknown
+from .workload import DTYPE_BYTES, Workload
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the call is run.
+
+    Attributes:
+        warm_l2: the call repeats on the same tensors (a benchmark loop), so that small ones are in the L2 already.
+        graph: launched inside a CUDA graph rather than from a stream.
+        appends: the call also writes the new tokens' keys and values to the cache, as a serving engine's does.
+        rotates: that pass also rotates the queries (RoPE), as TensorRT-LLM's does.
+        quantises: the call also converts the queries to the workload's dtype, from 16 bits: in that pass where it rotates
+            them, else in a pass of its own.
+        engine: the serving engine whose call it is, "" for none: which fitted constants apply.
+    """
+
+    warm_l2: bool = True
+    graph: bool = False
+    appends: bool = False
+    rotates: bool = False
+    quantises: bool = False
+    engine: str = ""
+
+
+DEFAULT_CONDITIONS = Conditions()
+
+
+@lru_cache(maxsize=1)
+def _engines() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads((Path(__file__).parent / "engines.toml").read_text(encoding="utf-8"))
+
+
+def engine_names() -> list[str]:
+    """Serving engines whose calls are known."""
+    return list(_engines())
+
+
+def engine_conditions(engine: str, workload: Workload, warm_l2: bool = True) -> Conditions:
+    """How a serving engine calls attention: in a CUDA graph, appending to the cache.
+
+    Raises:
+        InputError: no such engine.
+    """
+    table = _engines().get(engine.lower())
+    if table is None:
+        raise unknown("engine", engine, engine_names())
+    return Conditions(
+        warm_l2=warm_l2,
+        graph=True,
+        appends=table["appends"],
+        rotates=table["rotates"],
+        quantises=DTYPE_BYTES[workload.dtype] < 2,
+        engine=engine.lower(),
+    )

@@ -1,0 +1,108 @@
+"""Measured runs of one GPU and kernel as arrays, ready to be forecast again and again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..hwmodels import GPU, load_gpu
+from ..simulator import parse_pattern
+from ..simulator.batch import stack
+from ..simulator.calibration import with_constants
+from ..simulator.forecast import Calls, Costs, forecast
+from ..simulator.predict import kernel_work, resolve_tiles, single_call
+from ..simulator.profile import KernelProfile, choose_profile
+from .measured import MeasuredRun
+
+Floats = NDArray[np.float64]
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Runs of one GPU and kernel.
+
+    Attributes:
+        runs: shape (rows,), like every array here. alone: rows that measure the kernel alone. measured_s: their times.
+        fold: of each row's shape, 0 to ``FOLDS`` - 1.
+        speed_of_light_s: the longer of the kept pairs' FLOPs at the tensor peak and each tensor's bytes, once, at the DRAM
+            peak.
+    """
+
+    runs: tuple[MeasuredRun, ...]
+    gpu: GPU
+    profile: KernelProfile
+    calls: Calls
+    alone: NDArray[np.bool_]
+    measured_s: Floats
+    fold: NDArray[np.int64]
+    speed_of_light_s: Floats
+
+    def costs(self, values: Mapping[str, float] | None = None) -> Costs:
+        """Forecasts, with some constants (see calibration.BOUNDS) in place of their priors."""
+        profile, gpu = with_constants(self.profile, self.gpu, values or {})
+        return forecast(gpu, profile, self.calls)
+
+    def seconds(self, values: Mapping[str, float] | None = None) -> Floats:
+        """Forecast times: of the kernel where that was measured, else of the call."""
+        costs = self.costs(values)
+        return np.where(self.alone, costs.kernel_s, costs.time_s)
+
+
+def describable(run: MeasuredRun) -> bool:
+    """Whether a kernel profile can forecast a run: a forward one, of a kernel, dtype and pattern that it has."""
+    if run.direction != "fwd":
+        return False
+    try:
+        _call(run)
+    except InputError:
+        return False
+    return True
+
+
+def problem_of(runs: Sequence[MeasuredRun]) -> Problem:
+    """Forward runs of one GPU and kernel.
+
+    Raises:
+        InputError: a run that the kernel's profile cannot describe.
+    """
+    calls, light_s = [], []
+    for run in runs:
+        gpu, profile, call, pairs = _call(run)
+        workload = run.workload
+        flop = 2.0 * pairs * workload.batch * workload.heads * (workload.head_dim + workload.dim_v)
+        light_s.append(flop / gpu.peak_flops(workload.dtype))
+        calls.append(call)
+    stacked = stack(calls)
+    moving_s = forecast(gpu, profile, stacked).traffic.unique_bytes / gpu.dram_bandwidth_bytes_s
+    return Problem(
+        tuple(runs),
+        gpu,
+        profile,
+        stacked,
+        np.array([run.measures == "kernel" for run in runs]),
+        np.array([run.time_s for run in runs]),
+        np.array([_fold(run) for run in runs]),
+        np.maximum(np.array(light_s), moving_s),
+    )
+
+
+def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
+    """A run's GPU, profile, arrays of length one, and kept pairs of a head."""
+    gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
+    profile = choose_profile(run.kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    pattern.check(workload)
+    tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
+    work = kernel_work(profile, pattern, workload, tiles)
+    return gpu, profile, single_call(gpu, profile, workload, pattern, tiles, work, run.conditions), work.pairs
+
+
+def _fold(run: MeasuredRun) -> int:
+    """Fold of a run: the same for every run of its shape, whatever the GPU, software or window."""
+    shape = (run.batch, run.heads, run.heads_kv, run.grid, run.cached, run.head_dim)
+    return int.from_bytes(hashlib.sha256(repr(shape).encode()).digest()[:4], "big") % FOLDS
