@@ -19,7 +19,7 @@ from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
-from .profile import KernelProfile, baseline_profile, choose_profile
+from .profile import DECODE_QUERIES, KernelProfile, baseline_profile, choose_profile
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -168,6 +168,8 @@ def resolve_tiles(
 def kernel_work(profile: KernelProfile, pattern: Pattern, workload: Workload, tiles: tuple[Grid, Grid]) -> TileWork:
     """Tiles that a kernel visits for one head, or for the heads of one key head where it packs them."""
     if isinstance(pattern, Band):
+        if profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES:
+            pattern = Band(right=pattern.right)
         return pattern.tile_work(workload, *tiles, profile.kv_tiling, packed_rows(profile, pattern, workload))
     return pattern.tile_work(workload, *tiles, profile.kv_tiling)
 

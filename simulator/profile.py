@@ -67,7 +67,8 @@ class KernelProfile:
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
-        kv_tiling: where KV tiles begin (see patterns.neighborhood).
+        kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped, not
+            walked and masked: "always", or "decode" (for at most ``DECODE_QUERIES`` tokens).
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
@@ -112,6 +113,7 @@ class KernelProfile:
     round_trips: float = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
+    skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
     packs_windows: bool = True
     min_packed: int = 1
