@@ -171,6 +171,9 @@ class _Analysis:
                 latest, source, operand = when, time.source, read.tensor
             whole = max(whole, time.whole)
         self.latest[number] = latest
+        if not acting:  # it works on what a pass left
+            self.store(number, _Time(latest, whole, source))
+            return
         kept = _covered(einsum.target.vars, acting)
         reduced = _covered(einsum.over, acting) & covered
         if len(covered) == len(self.leaves):
@@ -235,7 +238,7 @@ class _Analysis:
 
 def _covered(names: tuple[str, ...], acting: Mapping[str, frozenset[str]]) -> set[str]:
     """The parts of the rank that some variables run over together."""
-    return {part for var in names if var in acting for part in acting[var]}
+    return set[str]().union(*(acting[var] for var in names if var in acting)) if acting else set()
 
 
 def _roles(scope: Scope) -> list[set[tuple[str, str]]]:
