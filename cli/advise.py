@@ -11,16 +11,12 @@ from ..simulator.advise import Advice, Option
 from ..simulator.advise import advise as search
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
-from .options import grid_option, json_option
+from .options import call_options, json_option
 from .output import print_json, print_table
 
 
 @click.command()
-@click.option("-g", "--gpu", "gpus", required=True, metavar="NAME[,NAME...]", help="GPUs, or TOML files of your own.")
-@grid_option
-@click.option("-n", "--heads", type=int, required=True, help="Query heads.")
-@click.option("-d", "--head-dim", type=int, required=True, help="Head dimension.")
-@click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
+@call_options
 @click.option("--heads-kv", type=int, help="Key/value heads; as many as query heads when left out.")
 @click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
 @click.option("--coverage", type=float, help="Share of the keys that every query shall keep, e.g. 0.09.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole_file
 from ..simulator.calibration import BOUNDS, calibration_text, load_calibration, packaged_calibration
 from ..validation.calibrate import Fitted
 from ..validation.calibrate import calibrate as fit
@@ -47,7 +47,8 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
     command = f"attncast calibrate --rows {shlex.quote(rows)}"
     fits, left_out = fit(load_table(rows), Path(rows).name, command)
     if output is not None:
-        _write(output, calibration_text({fitted.use: fitted.constants for fitted in fits}))
+        with whole_file(output) as file:
+            file.write_text(calibration_text({fitted.use: fitted.constants for fitted in fits}), encoding="utf-8")
     if as_json:
         print_json([_described(fitted) for fitted in fits])
         return
@@ -106,15 +107,3 @@ def _show(path: str, as_json: bool) -> None:
         for name, value in found.values.items():
             bounds = BOUNDS[name]
             click.echo(f"  {name:16s} {value:>10.4g}  ({bounds.low:g} to {bounds.high:g}) {bounds.meaning}")
-
-
-def _write(path: str, text: str) -> None:
-    """Write a file whole or not at all."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as problem:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path!r}: {problem.strerror}") from None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import whole_file
 from ..simulator.einsum import Cascade, dependency_graph, passes, reduced_ranks
 
 _COLOURS = ("#9ecae9", "#ffbf79", "#88d27a", "#ff9d98", "#d6a5c9", "#f2cf5b")
@@ -77,7 +75,8 @@ def draw(cascade: Cascade, target: str) -> None:
     for number in range(1, count + 1):
         shade = {"boxstyle": "round", "facecolor": _COLOURS[(number - 1) % len(_COLOURS)], "edgecolor": "none"}
         figure.text(0.02 + 0.13 * (number - 1), 0.9, f"pass {number}", fontsize=9, va="center", bbox=shade)
-    _write(figure, target)
+    with whole_file(target) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def _pass_of(cascade: Cascade) -> tuple[str, dict[str, int]]:
@@ -91,19 +90,3 @@ def _pass_of(cascade: Cascade) -> tuple[str, dict[str, int]]:
         tensor = cascade.scope.einsums[number].target.tensor
         made[tensor] = max(when, made.get(tensor, 0))
     return result.rank, made
-
-
-def _write(figure: Any, target: str) -> None:
-    path = Path(target)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".png")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                figure.savefig(out, format="png", dpi=150)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as problem:
-        raise InputError(f"cannot write {target!r}: {problem.strerror or problem}") from None

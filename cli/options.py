@@ -21,6 +21,21 @@ def grid_option(function: F) -> F:
     )(function)
 
 
+def call_options(function: F) -> F:
+    """-g, -i, -n, -d and -b: the GPUs and the size of the call."""
+    for option in (
+        click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences."),
+        click.option("-d", "--head-dim", type=int, required=True, help="Head dimension."),
+        click.option("-n", "--heads", type=int, required=True, help="Query heads."),
+        grid_option,
+        click.option(
+            "-g", "--gpu", "gpus", required=True, metavar="NAME[,NAME...]", help="GPUs, or TOML files of your own."
+        ),
+    ):  # the last one applied stands first in the help
+        function = option(function)
+    return function
+
+
 def pattern_option(function: F) -> F:
     """-p: the pattern."""
     return click.option(

@@ -15,16 +15,12 @@ from ..simulator.calibration import load_calibration, packaged_calibration
 from ..simulator.conditions import engine_conditions
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
-from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
+from .options import call_options, json_option, keys_options, mask_option, pattern_option, read_pattern
 from .output import print_json, print_table
 
 
 @click.command()
-@click.option("-g", "--gpu", "gpus", required=True, metavar="NAME[,NAME...]", help="GPUs, or TOML files of your own.")
-@grid_option
-@click.option("-n", "--heads", type=int, required=True, help="Query heads.")
-@click.option("-d", "--head-dim", type=int, required=True, help="Head dimension.")
-@click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
+@call_options
 @click.option("--heads-kv", type=int, help="Key/value heads (GQA, MQA); as many as query heads when left out.")
 @click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
 @click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")

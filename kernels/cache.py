@@ -13,13 +13,14 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..files import whole_file
 from .space import KERNELS
 
 _HERE = Path(__file__).parent
@@ -80,18 +81,10 @@ def load(key: str) -> dict[str, Any] | None:
 def store(key: str, record: Mapping[str, Any]) -> None:
     """Write ``record`` under ``key``. A cache that cannot be written costs time, not the result: no error."""
     path = _path(key)
-    try:
+    with contextlib.suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({**record, "key": key}, file)
-        Path(name).replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
+        with whole_file(path) as file:
+            file.write_text(json.dumps({**record, "key": key}), encoding="utf-8")
 
 
 def _path(key: str) -> Path:

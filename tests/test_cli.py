@@ -8,27 +8,8 @@ import sys
 
 import pytest
 
-from attncast.cli import main
-
 GNA = "na window=18x24x24 stride=16x8x8"
 HUNYUAN = ["-i", "30x48x80", "-n", "24", "-d", "128", "--dtype", "fp16"]
-
-
-def run(capsys, monkeypatch, *arguments):
-    """Run a command in this process; returns status, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["attncast", *arguments])
-    status = 0
-    try:
-        main()
-    except SystemExit as end:
-        status = int(end.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-@pytest.fixture
-def attncast(capsys, monkeypatch):
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
 
 
 def test_predict_json_has_the_promised_form(attncast):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError, suggest, unknown
+from ..files import whole_file
 from ..simulator import Conditions, Workload
 from ..simulator.workload import parse_grid
 
@@ -160,18 +160,11 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
 
 def save_runs(path: str | Path, runs: Sequence[MeasuredRun]) -> None:
     """Write a table of measured runs, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for run in runs:
-                writer.writerow([_write(getattr(run, name)) for name in COLUMNS])
-        temporary.replace(path)
-    except OSError as problem:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {str(path)!r}: {problem.strerror}") from None
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for run in runs:
+            writer.writerow([_write(getattr(run, name)) for name in COLUMNS])
 
 
 def _write(value: object) -> str:

@@ -15,11 +15,11 @@ from functools import lru_cache
 from itertools import product
 from operator import eq, ge, gt, le, lt
 
-from .ir import Access, Apply, Cascade, Einsum, Expr, Filter, Name, Number, Scope, index_vars
+from .ir import Access, Apply, Cascade, Einsum, Expr, Filter, Name, Number, Scope
 from .lexer import error
 from .operators import OPERATORS, REDUCERS
-from .poly import Poly
-from .sizes import fold
+from .poly import Monomial, Poly
+from .sizes import fold, volume
 
 _COMPARE = {"<=": le, "<": lt, ">=": ge, ">": gt, "==": eq}
 
@@ -65,11 +65,11 @@ def op_counts(cascade: Cascade) -> dict[str, Poly]:
     Raises:
         InputError: a filter whose points have no polynomial count.
     """
-    total: dict[str, Poly] = {}
+    terms: dict[str, list[tuple[Monomial, Fraction]]] = {}
     for cost in einsum_costs(cascade):
         for op, count in cost.ops.items():
-            total[op] = total.get(op, Poly()) + count
-    return total
+            terms.setdefault(op, []).extend(count.terms)
+    return {op: Poly.of(found) for op, found in terms.items()}
 
 
 def _cost(cascade: Cascade, number: int) -> EinsumCost:
@@ -81,7 +81,7 @@ def _cost(cascade: Cascade, number: int) -> EinsumCost:
 
     def walk(expr: Expr, params: Mapping[str, _Part], top: bool = False) -> _Part:
         if isinstance(expr, Access):
-            return _Part(frozenset(index_vars(*expr.indices)), True)
+            return _Part(frozenset(expr.vars), True)
         if isinstance(expr, Number):
             return _Part(frozenset(), False)
         if isinstance(expr, Name):
@@ -101,7 +101,7 @@ def _cost(cascade: Cascade, number: int) -> EinsumCost:
     summed = einsum.reduce == "sum" and isinstance(einsum.expr, Apply) and einsum.expr.op == "mul"
     body = walk(einsum.expr, {}, top=summed)
     if einsum.reduce is not None:
-        everything = frozenset((*index_vars(*einsum.target.indices), *einsum.over))
+        everything = frozenset((*einsum.target.vars, *einsum.over))
         run("mul_add" if summed and body.data else REDUCERS[einsum.reduce].op, everything)
     return EinsumCost(number, einsum.target.tensor, ops, summed and _is_matmul(einsum))
 
@@ -109,13 +109,13 @@ def _cost(cascade: Cascade, number: int) -> EinsumCost:
 def _is_matmul(einsum: Einsum) -> bool:
     assert isinstance(einsum.expr, Apply)
     left, right = (_read_vars(arg) for arg in einsum.expr.args)
-    kept = set(index_vars(*einsum.target.indices))
+    kept = set(einsum.target.vars)
     return set(einsum.over) <= left & right and bool((left - right) & kept) and bool((right - left) & kept)
 
 
 def _read_vars(expr: Expr) -> set[str]:
     if isinstance(expr, Access):
-        return set(index_vars(*expr.indices))
+        return set(expr.vars)
     return set[str]().union(*(_read_vars(arg) for arg in expr.args)) if isinstance(expr, Apply) else set()
 
 
@@ -128,7 +128,7 @@ def points(source: str, scope: Scope, over: frozenset[str], filters: tuple[Filte
     Raises:
         InputError: filters that use a variable both alone and in a partition.
     """
-    used = [f for f in filters if set(index_vars(f.left, f.right)) <= over]
+    used = [f for f in filters if set(f.vars) <= over]
     if not used:
         return _box(scope, over)
     sides = list(dict.fromkeys(side.terms for f in used for side in (f.left, f.right)))
@@ -145,9 +145,7 @@ def points(source: str, scope: Scope, over: frozenset[str], filters: tuple[Filte
         left -= group
         place = {n: k for k, n in enumerate(sorted(group))}
         inside = tuple((place[a], op, place[b]) for a, op, b in links if a in group)
-        size = Poly.number(1)
-        for term in sides[min(group)]:
-            size = size * Poly.rank(scope.rank(term.var))
+        size = Poly.product(scope.rank(term.var) for term in sides[min(group)])
         result = Poly()
         for coefficient in reversed(_order_polynomial(len(group), inside)):
             result = result * size + Poly.number(coefficient)
@@ -157,13 +155,7 @@ def points(source: str, scope: Scope, over: frozenset[str], filters: tuple[Filte
 
 def _box(scope: Scope, over: frozenset[str]) -> Poly:
     """The points of unfiltered variables."""
-    if ("box", over) not in scope.memo:
-        total = Poly.number(1)
-        for var in over:
-            total = total * Poly.rank(scope.rank(var))
-        scope.memo["box", over] = fold(scope, total)
-    found: Poly = scope.memo["box", over]
-    return found
+    return volume(scope, (scope.rank(var) for var in over))
 
 
 @lru_cache(maxsize=256)

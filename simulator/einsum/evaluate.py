@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError, unknown
 from .graph import is_previous
-from .ir import Access, Apply, Cascade, Einsum, Expr, Filter, Index, Name, Number, Scope, accesses, index_vars
+from .ir import Access, Apply, Cascade, Einsum, Expr, Filter, Index, Name, Number, Scope, accesses
 from .lexer import error
 from .operators import OPERATORS, REDUCERS
 from .sizes import bind
@@ -148,7 +148,7 @@ class _Run:
     def einsum(self, number: int, fixed: Mapping[str, int]) -> None:
         """Evaluate one Einsum, with a loop's variable fixed to its step."""
         einsum = self.scope.einsums[number]
-        kept = index_vars(*einsum.target.indices)
+        kept = einsum.target.vars
         space = self.space((*kept, *einsum.over), fixed)
         filters = self.scope.filters[number]
         mask = None
@@ -212,7 +212,7 @@ class _Run:
         return result
 
     def write(self, target: Access, space: _Space, value: Any) -> None:
-        kept = index_vars(*target.indices)
+        kept = target.vars
         shape = [
             self.sizes[rank] + (place == self.scope.states.get(target.tensor))
             for place, rank in enumerate(self.scope.shapes[target.tensor])

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from .ir import Cascade, index_vars
+from .ir import Cascade, Scope
 from .passes import Passes, leaves, passes
 from .poly import Poly
-from .sizes import bind, fold
+from .sizes import bind, volume
 
 
 def reduced_ranks(cascade: Cascade) -> tuple[str, ...]:
@@ -33,43 +33,32 @@ def live_footprint(cascade: Cascade, rank: str) -> dict[str, Poly]:
     between; the whole fiber where a later pass reads it again (or it is made or loaded again). Inputs are
     loaded again for each pass, so they count 1. Tensors of dead Einsums are left out.
     """
-    names = {cascade.scope.einsums[n].target.tensor for n in cascade.scope.live}
-    parts = leaves(cascade.scope, rank)
-    whole = passes(cascade, rank)
-    finer = [(part, passes(cascade, part)) for part in parts] if len(parts) > 1 else []
+    scope = cascade.scope
+    names = {scope.einsums[n].target.tensor for n in scope.live}
+    parts = leaves(scope, rank)
+    whole = _crossers(scope, passes(cascade, rank))
+    finer = {part: _crossers(scope, passes(cascade, part)) for part in parts} if len(parts) > 1 else {}
     found = {}
-    for tensor in cascade.scope.producers:
+    for tensor in scope.producers:
         if tensor not in names:
             continue
-        carried = [part for part in parts if part in _ranks_of(cascade, tensor)]
-        if rank in _ranks_of(cascade, tensor):
-            carried = list(parts)
-        live = carried if _crosses(cascade, whole, tensor) else []
-        live = live or [part for part, each in finer if part in carried and _crosses(cascade, each, tensor)]
-        total = Poly.number(1)
-        for part in live:
-            total = total * Poly.rank(part)
-        found[tensor] = fold(cascade.scope, total) if live else total
+        shape = scope.shapes[tensor]
+        carried = [part for part in parts if part in shape or rank in shape]
+        live = carried if tensor in whole else [part for part in carried if tensor in finer.get(part, ())]
+        found[tensor] = volume(scope, live)
     return found
 
 
-def _ranks_of(cascade: Cascade, tensor: str) -> set[str]:
-    return set(cascade.scope.shapes[tensor])
-
-
-def _crosses(cascade: Cascade, result: Passes, tensor: str) -> bool:
-    """Whether a later pass reads elements of ``tensor`` that an earlier pass made."""
-    scope = cascade.scope
-    made = max(1, result.streams.get(tensor, 0))
+def _crossers(scope: Scope, result: Passes) -> set[str]:
+    """The tensors of which a later pass reads elements that an earlier pass made."""
     mine = set(leaves(scope, result.rank))
-    later = [n for n, when in result.runs.items() if when > made]
-    return any(
-        mine & set(leaves(scope, scope.rank(var)))
-        for n in later
+    return {
+        read.tensor
+        for n, when in result.runs.items()
         for read in scope.reads[n]
-        if read.tensor == tensor
-        for var in index_vars(*read.indices)
-    )
+        if when > max(1, result.streams.get(read.tensor, 0))
+        and any(mine.intersection(leaves(scope, scope.rank(var))) for var in read.vars)
+    }
 
 
 @dataclass(frozen=True)

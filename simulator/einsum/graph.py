@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .ir import Access, Cascade, Einsum, Filter, Index, Scope, Term, index_vars
+from .ir import Access, Cascade, Einsum, Filter, Index, Scope, Term
 from .lexer import error
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _loop(
     (var,) = loop_vars
     needs: dict[int, set[int]] = {}
     for n in members:
-        if var not in index_vars(*targets[n].indices):
+        if var not in targets[n].vars:
             raise error(
                 source,
                 targets[n].at,
@@ -118,7 +118,7 @@ def _loop(
             )
         inner = [read for read in reads[n] if read.tensor in names]
         for read in inner:
-            if var not in index_vars(*read.indices):
+            if var not in read.vars:
                 raise error(
                     source,
                     read.at,
@@ -160,10 +160,10 @@ def _filters(
 
 def _handed(source: str, producer: Einsum, filters: tuple[Filter, ...], read: Access) -> list[Filter]:
     """The producer's filters on what it keeps, in the variables of the reader."""
-    left = index_vars(*producer.target.indices)
+    left = producer.target.vars
     handed = []
     for keep in filters:
-        used = index_vars(keep.left, keep.right)
+        used = keep.vars
         if not set(used) <= set(left):
             continue  # a reduced variable is filtered: the result itself is whole
         renamed: dict[str, Index] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 At = tuple[int, int]
@@ -41,6 +42,11 @@ class Access:
     tensor: str
     indices: tuple[Index, ...]
     at: At = field(default=(0, 0), compare=False, repr=False)
+
+    @cached_property
+    def vars(self) -> tuple[str, ...]:
+        """The variables of its coordinates, each once, in order; every analysis asks for them."""
+        return index_vars(*self.indices)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ class Filter:
     op: str
     right: Index
     at: At = field(default=(0, 0), compare=False, repr=False)
+
+    @cached_property
+    def vars(self) -> tuple[str, ...]:
+        """The variables of both coordinates, each once, in order."""
+        return index_vars(self.left, self.right)
 
 
 @dataclass(frozen=True)

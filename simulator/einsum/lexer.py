@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...errors import InputError
 from .ir import At
 
 _TOKEN = re.compile(
-    r"(?P<space>[ \t]+)|(?P<number>\d+(\.\d+)?([eE][-+]?\d+)?)|(?P<word>[A-Za-z_]\w*)"
-    r"|(?P<mark><=|>=|==|[-+*/()\[\],=<>])"
+    r"(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<mark><=|>=|==|[-+*/()\[\],=<>])"
+    r"|(?P<wrong>[^ \t])"
 )
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A number, word or mark, or the end of the line (kind "end"), and where it starts."""
 
     kind: str
@@ -34,12 +33,10 @@ def tokens(source: str, number: int, text: str) -> list[Token]:
     Raises:
         InputError: at a character that starts no token.
     """
-    found, position = [], 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise error(source, (number, position + 1), f"unexpected character {text[position]!r}")
-        if match.lastgroup != "space" and match.lastgroup is not None:
-            found.append(Token(match.lastgroup, match.group(), (number, position + 1)))
-        position = match.end()
+    found = []
+    for match in _TOKEN.finditer(text):
+        kind, at = match.lastgroup or "", (number, match.start() + 1)
+        if kind == "wrong":
+            raise error(source, at, f"unexpected character {match.group()!r}")
+        found.append(Token(kind, match.group(), at))
     return [*found, Token("end", "end of line", (number, len(text.rstrip()) + 1))]

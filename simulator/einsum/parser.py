@@ -61,10 +61,7 @@ class _Parser:
         self.source = source
         self.line = line
         self.position = 0
-
-    @property
-    def token(self) -> Token:
-        return self.line[self.position]
+        self.token = line[0]
 
     def peek(self, ahead: int = 1) -> Token:
         return self.line[min(self.position + ahead, len(self.line) - 1)]
@@ -74,7 +71,9 @@ class _Parser:
 
     def take(self) -> Token:
         token = self.token
-        self.position += token.kind != "end"
+        if token.kind != "end":
+            self.position += 1
+            self.token = self.line[self.position]
         return token
 
     def mark(self, text: str) -> Token:

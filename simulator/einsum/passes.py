@@ -14,8 +14,9 @@ its chunk: it is a barrier on M0, found by asking for the passes over M0. Every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...errors import unknown
 from .graph import is_previous
@@ -65,13 +66,15 @@ class Passes:
         return tuple(tuple(n for n, p in self.runs.items() if p == k) for k in range(1, self.count + 1))
 
 
-@dataclass(frozen=True)
-class _Time:
+class _Time(NamedTuple):
     """When a tensor can be had: element by element, or whole; and the Einsum that completes it."""
 
     stream: int = 0
     whole: int = 0
     source: int | None = None
+
+
+_GIVEN = _Time()
 
 
 def leaves(scope: Scope, rank: str) -> tuple[str, ...]:
@@ -99,14 +102,16 @@ class _Analysis:
         self.scope = scope
         self.rank = rank
         self.leaves = leaves(scope, rank)
-        self.times: dict[str, _Time] = {tensor: _Time() for tensor in scope.inputs}
+        self.times: dict[str, _Time] = dict.fromkeys(scope.inputs, _GIVEN)
         self.latest: dict[int, int] = {}
         self.starts: dict[str, _Time] = {}
-        # Ranks each position of a tensor follows, beyond the one it is declared with.
-        self.follows: dict[tuple[str, int], set[str]] = {}
+        # Positions of a tensor that follow this rank, beyond the one each is declared with.
+        self.follows: set[tuple[str, int]] = set()
         self.barriers: dict[int, Barrier] = {}
         self.traverses: set[int] = set()
-        self.parts = {name: frozenset(leaves(scope, name)) & frozenset(self.leaves) for name in scope.ranks}
+        # The parts of this rank that a traversal of each rank covers.
+        self.parts = {name: frozenset(self.leaves).intersection(leaves(scope, name)) for name in scope.ranks}
+        self.own = [self.covers(roles) for roles in _roles(scope)]
 
     def run(self) -> Passes:
         scope = self.scope
@@ -130,29 +135,27 @@ class _Analysis:
     def time_of(self, number: int) -> _Time | None:
         return self.times.get(self.scope.einsums[number].target.tensor)
 
-    def parts_of(self, rank: str) -> frozenset[str]:
-        """The parts of this analysis's rank that a traversal of ``rank`` covers."""
-        return self.parts[rank]
+    def covers(self, roles: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+        """The variables among some with ranks that traverse this rank, and the parts each covers."""
+        found = dict[str, frozenset[str]]()
+        for var, rank in roles:
+            if covers := self.parts[rank]:
+                found[var] = found[var] | covers if var in found else covers
+        return found
 
     def acting(self, number: int) -> dict[str, frozenset[str]]:
         """The variables that traverse the rank in this Einsum, and the parts each covers."""
-        scope, parts = self.scope, self.parts
-        found = dict[str, frozenset[str]]()
-        for var, ranks in _roles(scope, number).items():
-            covers = frozenset(part for rank in ranks for part in parts[rank])
-            if covers:
-                found[var] = covers
-        if found:
-            return found
+        if self.own[number]:
+            return self.own[number]
         # A tensor may be traversed by a variable of another rank of the same size.
-        for read in scope.reads[number]:
-            for k, index in enumerate(read.indices):
+        roles = []
+        for read in self.scope.reads[number]:
+            for place, (index, rank) in enumerate(zip(read.indices, self.scope.shapes[read.tensor], strict=True)):
                 if len(index.terms) == 1:
-                    follows = {scope.shapes[read.tensor][k], *self.follows.get((read.tensor, k), ())}
-                    covers = frozenset(part for rank in follows for part in parts[rank])
-                    if covers:
-                        found[index.terms[0].var] = covers | found.get(index.terms[0].var, frozenset())
-        return found
+                    roles.append((index.terms[0].var, rank))
+                    if (read.tensor, place) in self.follows:
+                        roles.append((index.terms[0].var, self.rank))
+        return self.covers(roles)
 
     def visit(self, number: int, loop: str | None) -> None:
         einsum = self.scope.einsums[number]
@@ -161,14 +164,17 @@ class _Analysis:
         covered: set[str] = set()
         for read in self.scope.reads[number]:
             time = self.read_time(read, loop)
-            carried = _covered(index_vars(*read.indices), acting)
+            carried = _covered(read.vars, acting)
             covered |= carried
             when = time.stream if carried else time.whole
             if when > latest:
                 latest, source, operand = when, time.source, read.tensor
             whole = max(whole, time.whole)
         self.latest[number] = latest
-        kept = _covered(index_vars(*einsum.target.indices), acting)
+        if not acting:  # it works on what a pass left
+            self.store(number, _Time(latest, whole, source))
+            return
+        kept = _covered(einsum.target.vars, acting)
         reduced = _covered(einsum.over, acting) & covered
         if len(covered) == len(self.leaves):
             self.traverses.add(number)
@@ -184,18 +190,17 @@ class _Analysis:
             result = _Time(latest if prefix else ended, ended, source)
             for place, index in enumerate(einsum.target.indices):
                 if prefix & set(index_vars(index)):
-                    self.follows.setdefault((einsum.target.tensor, place), set()).add(self.rank)
+                    self.follows.add((einsum.target.tensor, place))
         else:
             result = _Time(latest, max(whole, latest if not covered else 0), source)
             self.follow(einsum, acting)
         self.store(number, result)
 
     def read_time(self, read: Access, loop: str | None) -> _Time:
-        previous = is_previous(self.scope, read)
-        if loop is not None and previous and not self.parts_of(self.scope.rank(loop)):
+        if loop is not None and not self.parts[self.scope.rank(loop)] and is_previous(self.scope, read):
             # The step before ended before this step's traversal began.
-            return self.starts.get(read.tensor, _Time())
-        return self.times.get(read.tensor, _Time())
+            return self.starts.get(read.tensor, _GIVEN)
+        return self.times.get(read.tensor, _GIVEN)
 
     def store(self, number: int, result: _Time) -> None:
         """Record a tensor's time; a state has two Einsums, and is whole after the last step."""
@@ -204,11 +209,11 @@ class _Analysis:
         if place is not None:
             if not target.indices[place].terms:
                 self.starts[target.tensor] = result
-            elif self.parts_of(self.scope.rank(target.indices[place].terms[0].var)):
+            elif self.parts[self.scope.rank(target.indices[place].terms[0].var)]:
                 ended = result.stream + result.stream % 2
                 source = number if ended != result.stream else result.source
                 result = _Time(result.stream, max(ended, result.whole), source)
-            old = self.times.get(target.tensor, _Time())
+            old = self.times.get(target.tensor, _GIVEN)
             result = max(old, result, key=lambda time: (time.whole, time.stream))
         self.times[target.tensor] = result
 
@@ -216,7 +221,7 @@ class _Analysis:
         """Remember the positions that carry this rank under another rank's name."""
         for place, index in enumerate(einsum.target.indices):
             if len(index.terms) == 1 and index.terms[0].var in acting:
-                self.follows.setdefault((einsum.target.tensor, place), set()).add(self.rank)
+                self.follows.add((einsum.target.tensor, place))
 
     def prefix(self, einsum: Einsum, acting: Mapping[str, frozenset[str]]) -> set[str]:
         """The kept variables up to which the reduction runs, if a filter (``k <= i``) makes it a prefix."""
@@ -226,29 +231,31 @@ class _Analysis:
             small, large = (keep.left, keep.right) if keep.op in ("<", "<=") else (keep.right, keep.left)
             if keep.op == "==" or set(index_vars(small)) != reduced or set(index_vars(large)) & reduced:
                 return set()
-            return set(index_vars(large)) & set(index_vars(*einsum.target.indices))
+            return set(index_vars(large)) & set(einsum.target.vars)
 
         return set[str]().union(*(ends(keep) for keep in einsum.where))
 
 
 def _covered(names: tuple[str, ...], acting: Mapping[str, frozenset[str]]) -> set[str]:
     """The parts of the rank that some variables run over together."""
-    return {part for var in names if var in acting for part in acting[var]}
+    return set[str]().union(*(acting[var] for var in names if var in acting)) if acting else set()
 
 
-def _roles(scope: Scope, number: int) -> dict[str, set[str]]:
-    """The ranks each variable of an Einsum stands for: its own, and in ``c*J+j`` the part it takes."""
-    if ("roles", number) not in scope.memo:
-        roles: dict[str, set[str]] = {}
-        for access in (*scope.reads[number], scope.einsums[number].target):
-            for index in access.indices:
-                for term in index.terms:
-                    roles.setdefault(term.var, {scope.rank(term.var)})
-                if len(index.terms) > 1:
-                    for term, part in zip(index.terms, _partition(scope, index), strict=True):
-                        roles[term.var].add(part)
-        scope.memo["roles", number] = roles
-    found: dict[str, set[str]] = scope.memo["roles", number]
+def _roles(scope: Scope) -> list[set[tuple[str, str]]]:
+    """The ranks each variable of each Einsum stands for: its own, and in ``c*J+j`` the part it takes."""
+    if "roles" not in scope.memo:
+        scope.memo["roles"] = [
+            {role for access in (*reads, einsum.target) for index in access.indices for role in _stands(scope, index)}
+            for einsum, reads in zip(scope.einsums, scope.reads, strict=True)
+        ]
+    found: list[set[tuple[str, str]]] = scope.memo["roles"]
+    return found
+
+
+def _stands(scope: Scope, index: Index) -> list[tuple[str, str]]:
+    found = [(term.var, scope.rank(term.var)) for term in index.terms]
+    if len(index.terms) > 1:
+        found += [(term.var, part) for term, part in zip(index.terms, _partition(scope, index), strict=True)]
     return found
 
 

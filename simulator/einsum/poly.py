@@ -24,7 +24,7 @@ class Poly:
         """Collect like terms."""
         total: dict[Monomial, Fraction] = {}
         for monomial, coefficient in terms:
-            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+            total[monomial] = total[monomial] + coefficient if monomial in total else coefficient
         kept = [(m, c) for m, c in total.items() if c]
         # Highest degree first, then by name: the order people write them in.
         return Poly(tuple(sorted(kept, key=lambda t: (-sum(e for _, e in t[0]), t[0]))))
@@ -37,7 +37,12 @@ class Poly:
     @staticmethod
     def rank(name: str) -> Poly:
         """The size of one rank."""
-        return Poly(((((name, 1),), Fraction(1)),))
+        return Poly.product([name])
+
+    @staticmethod
+    def product(ranks: Iterable[str]) -> Poly:
+        """The sizes of some ranks, multiplied; 1 if there are none."""
+        return Poly(((_times((), tuple((rank, 1) for rank in ranks)), Fraction(1)),))
 
     def __add__(self, other: Poly) -> Poly:
         return Poly.of((*self.terms, *other.terms))

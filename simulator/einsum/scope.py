@@ -26,7 +26,6 @@ from .ir import (
     Scope,
     Tensor,
     accesses,
-    index_vars,
 )
 from .lexer import error
 from .operators import OPERATORS
@@ -182,10 +181,10 @@ class _Resolver:
                 )
             if steps:
                 self.declare_state(name, starts[0], steps[0])
-            distinct = index_vars(*(steps or targets)[0].indices)
-            if len(distinct) != sum(len(i.terms) for i in (steps or targets)[0].indices):
-                raise self.fail((steps or targets)[0].at, f"a variable occurs twice on the left of {name!r}")
-            self.shapes[name] = tuple(self.index_rank(i) for i in (steps or targets)[0].indices)
+            target = (steps or targets)[0]
+            if len(target.vars) != sum(len(i.terms) for i in target.indices):
+                raise self.fail(target.at, f"a variable occurs twice on the left of {name!r}")
+            self.shapes[name] = tuple(self.index_rank(i) for i in target.indices)
 
     def declare_state(self, name: str, start: Access, step: Access) -> None:
         places = [k for k, index in enumerate(step.indices) if _is_step(index)]
@@ -216,7 +215,7 @@ class _Resolver:
         for place, index in enumerate(target.indices):
             if place != self.states.get(target.tensor):
                 self.check_rank(target, place, self.index_rank(index))
-        left = set(index_vars(*target.indices))
+        left = set(target.vars)
         right = self.check_expr(einsum.expr, target.at, {*self.same, *self.consts}, tensors=True)
         for keep in einsum.where:
             right |= self.check_filter(keep)
@@ -279,7 +278,7 @@ class _Resolver:
                         index.at, f"an offset of +{index.offset} is only for the iterative rank of a tensor"
                     )
                 self.check_rank(read, place, self.index_rank(index))
-        return set(index_vars(*read.indices))
+        return set(read.vars)
 
     def check_rank(self, access: Access, place: int, found: str) -> None:
         wanted = self.shapes[access.tensor][place]
@@ -302,7 +301,7 @@ class _Resolver:
                 f"rank-size conflict: the filter compares {left!r} with {right!r}; "
                 f"if their sizes are equal, add a line 'rank {right} = {left}'",
             )
-        return set(index_vars(keep.left, keep.right))
+        return set(keep.vars)
 
     def index_rank(self, index: Index) -> str:
         """The rank whose coordinates an index gives: a variable's own, or the one its terms partition."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -57,13 +57,22 @@ def fold(scope: Scope, poly: Poly) -> Poly:
     """A polynomial in its normal form: shared sizes under one name, a partition's parts as the whole rank."""
     renamed = poly.renamed(scope.same)
     # Parts of parts first: they may complete a product of their own.
-    for whole in reversed(_outside_in(scope)):
+    for whole in _inside_out(scope):
         renamed = renamed.folded(scope.same[whole], tuple(scope.same[part] for part in scope.parts[whole]))
     return renamed
 
 
-def _outside_in(scope: Scope) -> list[str]:
-    """Partitioned ranks, each before those among its parts."""
+def volume(scope: Scope, ranks: Iterable[str]) -> Poly:
+    """How many points some ranks span together, in normal form; found once for the same ranks."""
+    key = "volume", tuple(sorted(ranks))
+    if key not in scope.memo:
+        scope.memo[key] = fold(scope, Poly.product(key[1]))
+    found: Poly = scope.memo[key]
+    return found
+
+
+def _inside_out(scope: Scope) -> list[str]:
+    """Partitioned ranks, each after those among its parts."""
     found: list[str] = []
 
     def visit(rank: str) -> None:
@@ -74,7 +83,7 @@ def _outside_in(scope: Scope) -> list[str]:
 
     for rank in scope.parts:
         visit(rank)
-    return found[::-1]
+    return found
 
 
 def _set(known: dict[str, Size], rank: str, size: Size, named: str) -> None:

@@ -5,6 +5,7 @@ Every answer is exact on boxes of consecutive coordinates, and vectorised over a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -137,42 +138,52 @@ class Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class Shift:
-    """Kept or not by the difference alone: query i keeps key j when ``kept[i - j + keys - 1]``.
-
-    Attributes: kept: flag per difference, from -(keys - 1) to queries - 1.
-    """
+class _Counted(ABC):
+    """A relation along one axis that counts what it keeps between two boxes."""
 
     axis: int
-    queries: int
-    keys: int
-    kept: Bools
 
     @property
     def used_axes(self) -> tuple[int, ...]:
         """Axes it looks at."""
         return (self.axis,)
 
-    @cached_property
-    def _sums(self) -> NDArray[np.int32]:
-        return _sums(self.kept).astype(np.int32)
-
+    @abstractmethod
     def _count(self, q: Boxes, k: Boxes) -> tuple[Ints, Ints]:
-        """Kept differences of each pair of boxes, and all of them."""
-        # Boxes of other segments may lie outside; what is said of them is not used.
-        size, before = self.kept.size, self._sums
-        low = np.clip(q.low[self.axis][:, None] - k.high[self.axis][None] + self.keys - 1, 0, size)
-        high = np.clip(q.high[self.axis][:, None] - k.low[self.axis][None] + self.keys, 0, size)
-        return before[high] - before[low], high - low
+        """What is kept of each pair of boxes, and all there is, in any unit."""
 
     def live(self, q: Boxes, k: Boxes) -> Bools:
-        """Whether some pair is kept: every difference between the extremes occurs."""
+        """Whether some pair is kept."""
         return np.asarray(self._count(q, k)[0] > 0)
 
     def full(self, q: Boxes, k: Boxes) -> Bools:
         """Whether all pairs are kept."""
         count, size = self._count(q, k)
         return np.asarray(count == size)
+
+
+@dataclass(frozen=True, eq=False)
+class Shift(_Counted):
+    """Kept or not by the difference alone: query i keeps key j when ``kept[i - j + keys - 1]``.
+
+    Attributes: kept: flag per difference, from -(keys - 1) to queries - 1.
+    """
+
+    queries: int
+    keys: int
+    kept: Bools
+
+    @cached_property
+    def _sums(self) -> NDArray[np.int32]:
+        return _sums(self.kept).astype(np.int32)
+
+    def _count(self, q: Boxes, k: Boxes) -> tuple[Ints, Ints]:
+        """Kept differences of each pair of boxes, and all of them: every one between the extremes occurs."""
+        # Boxes of other segments may lie outside; what is said of them is not used.
+        size, before = self.kept.size, self._sums
+        low = np.clip(q.low[self.axis][:, None] - k.high[self.axis][None] + self.keys - 1, 0, size)
+        high = np.clip(q.high[self.axis][:, None] - k.low[self.axis][None] + self.keys, 0, size)
+        return before[high] - before[low], high - low
 
     def keeps(self, q: Ints, k: Ints) -> Bools:
         """Pair by pair."""
@@ -186,24 +197,18 @@ class Shift:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class Table(_Counted):
     """Kept or not by blocks of an axis: any relation between a small number of blocks.
 
     Attributes: kept: flag per Q block and KV block. queries, keys: axis lengths. q_block, k_block: block lengths;
     the last block may be shorter.
     """
 
-    axis: int
     kept: Bools
     queries: int
     keys: int
     q_block: int = 1
     k_block: int = 1
-
-    @property
-    def used_axes(self) -> tuple[int, ...]:
-        """Axes it looks at."""
-        return (self.axis,)
 
     @cached_property
     def _area(self) -> NDArray[np.int32]:
@@ -222,15 +227,6 @@ class Table:
         right = np.minimum(k.high[self.axis] // self.k_block + 1, columns)
         count = area[bottom][:, right] - area[bottom][:, left] - area[top][:, right] + area[top][:, left]
         return count, (bottom - top)[:, None] * (right - left)[None]
-
-    def live(self, q: Boxes, k: Boxes) -> Bools:
-        """Whether some pair is kept."""
-        return np.asarray(self._count(q, k)[0] > 0)
-
-    def full(self, q: Boxes, k: Boxes) -> Bools:
-        """Whether all pairs are kept."""
-        count, size = self._count(q, k)
-        return np.asarray(count == size)
 
     def keeps(self, q: Ints, k: Ints) -> Bools:
         """Pair by pair."""
