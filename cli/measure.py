@@ -10,10 +10,10 @@ import click
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
 from ..simulator.estimate import seconds_text
-from ..validation.measure.__main__ import Lines, describe
 from ..validation.measure.campaign import Outcome, Progress, dry_run
 from ..validation.measure.campaign import measure as run_suite
 from ..validation.measure.case import Case
+from ..validation.measure.lines import Lines, describe
 from ..validation.measure.sizing import PREPARERS, forecast_s, part_of, read_part, size
 from ..validation.measure.suites import load_suite, suite_names
 from .options import json_option

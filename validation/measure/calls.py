@@ -210,7 +210,13 @@ def _flex(case: Case, given: Tensors) -> Prepared:
         return Prepared(flex_blocks_call(q, k, v, None, None, None, compiled), _as_is)
     if case.kind == "blocks":
         live, full = block_maps(case.pattern, case.workload)
-        return Prepared(flex_blocks_call(q, k, v, live, full, None, compiled), _as_is)
+        table = live.to(q.device)
+
+        def listed(b: Any, h: Any, i: Any, j: Any) -> Any:
+            # Full blocks are not masked; only where it runs eagerly is this asked.
+            return table[i // BLOCK, j // BLOCK]
+
+        return Prepared(flex_blocks_call(q, k, v, live, full, listed, compiled), _as_is)
     call = flex_call(case.pattern, case.tokens, q, k, v, compiled)
     if case.kind != "na":
         return Prepared(call, _as_is)

@@ -25,9 +25,12 @@ from .suites import Suite, load_suite
 WORKER: Final = (sys.executable, "-m", f"{__package__}.worker")
 CASE_LIMIT_S: Final = 120.0  # compiling included; what takes longer hangs
 GRACE_S: Final = 20.0  # a case that runs when the seconds are over may take that much longer
+_SHOWN, _SHOWN_LENGTH = 10, 200
 CHUNK: Final = 64  # cases that are compiled together before they are timed
 
 
+# Workers import what this process imports, and compile in the process that asks: they are many already.
+_SAME: Final = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 # Interpreted kernels are many small operations: threads of their own only get in each other's way.
 _DRY: Final = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 
@@ -72,7 +75,9 @@ class Outcome:
         if self.left:
             lines.append(f"{self.left} left: the seconds are over; the same command goes on with them")
         lines += [f"left out: {count} of {name} (not installed)" for name, count in sorted(self.missing.items())]
-        lines += [f"{name}: {reason}" for name, reason in self.reasons]
+        lines += [f"{name}: {reason.splitlines()[0][:_SHOWN_LENGTH]}" for name, reason in self.reasons[:_SHOWN]]
+        if len(self.reasons) > _SHOWN:
+            lines.append(f"and {len(self.reasons) - _SHOWN} more")
         return lines
 
 
@@ -194,7 +199,7 @@ class _Workers:
         if self._timing is None or not self._timing.alive or self._asked >= CASES_PER_WORKER:
             if self._timing is not None:
                 self._timing.close()
-            self._timing, self._asked = Worker(self._command, self._environment), 0
+            self._timing, self._asked = self._start(), 0
         self._asked += 1
         return self._timing
 
@@ -202,10 +207,14 @@ class _Workers:
         """Those that compile ahead."""
         self._preparing = [worker for worker in self._preparing if worker.alive]
         while len(self._preparing) < self._preparers:
-            self._preparing.append(Worker(self._command, self._environment))
+            self._preparing.append(self._start())
         return self._preparing
 
+    def _start(self) -> Worker:
+        return Worker(self._command, {**_SAME, **self._environment})
+
     def close(self) -> None:
+        """End them all."""
         for worker in (self._timing, *self._preparing):
             if worker is not None:
                 worker.close()
@@ -272,7 +281,7 @@ class _Run:
                 limit_s = min(self.case_limit_s, max(self._left_s(), 0.0))
                 try:
                     worker.ask(case, self.suite.name, self.suite.sample_seconds, limit_s, prepare=True)
-                except (NoAnswer, InputError):
+                except (NoAnswer, OSError, ValueError):  # the last two when an interruption closes it meanwhile
                     return
 
         threads = [threading.Thread(target=drain, args=(worker,)) for worker in workers]

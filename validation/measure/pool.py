@@ -75,7 +75,10 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # it is gone: waiting for the answer finds out how
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-        return self._answer(limit_s)
+        answer = self._answer(limit_s)
+        if answer.pop("lost", False):
+            self.close()
+        return answer
 
     def _answer(self, limit_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -25,7 +25,6 @@ from .libraries import LIBRARIES
 
 REASON_LENGTH = 500
 DATE = "%Y-%m-%d"
-GPU_LOST = 3  # exit status: what follows would fail on this process's GPU too
 Answer = dict[str, Any]
 
 
@@ -132,7 +131,8 @@ def software(kernel: str) -> str:
 def serve(make_device: Callable[[], Device], asked: IO[str], answers: IO[str], run: Callable[..., Answer]) -> int:
     """Answer questions until there are no more; returns an exit status.
 
-    The first line out is what the device is: ``{"device": name}``, or ``{"error": sentence}``.
+    The first line out is what the device is: ``{"device": name}``, or ``{"error": sentence}``. An answer with
+    ``"lost": true`` is the last one.
     """
 
     def say(answer: Answer) -> None:
@@ -149,13 +149,20 @@ def serve(make_device: Callable[[], Device], asked: IO[str], answers: IO[str], r
         question = json.loads(line)
         case = Case.from_dict(question["case"])
         answer = run(case, device, question["suite"], question["sample_seconds"], prepare_only=question["prepare"])
-        say(answer)
-        if "problem" in answer:
-            try:
-                device.synchronize()
-            except Exception:  # an illegal access: every later call of this process would raise it again
-                return GPU_LOST
+        lost = "problem" in answer and not _usable(device)
+        say({**answer, "lost": True} if lost else answer)
+        if lost:
+            return 1
     return 0
+
+
+def _usable(device: Device) -> bool:
+    """False after an illegal access: every later call of this process would raise it again."""
+    try:
+        device.synchronize()
+    except Exception:
+        return False
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
