@@ -56,7 +56,8 @@ class Outcome:
     """What a campaign came to.
 
     Attributes:
-        gpu: key of its hardware model. measured, problems: cases of this run. earlier: cases found in the file.
+        gpu: key of its hardware model; empty for a dry run, where "measured" cases are right and nothing else.
+        measured, problems: cases of this run. earlier: cases found in the file.
         left: cases not begun, because the seconds were over. missing: cases of libraries that are not installed.
         reasons: id and reason of each problem of this run.
     """
@@ -71,7 +72,12 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """The outcome for people."""
-        lines = [f"{self.measured} measured on {self.gpu}, {self.problems} with a problem, {self.earlier} from before"]
+        if self.gpu:
+            lines = [
+                f"{self.measured} measured on {self.gpu}, {self.problems} with a problem, {self.earlier} from before"
+            ]
+        else:
+            lines = [f"{self.measured} right, {self.problems} with a problem; nothing was timed"]
         if self.left:
             lines.append(f"{self.left} left: the seconds are over; the same command goes on with them")
         lines += [f"left out: {count} of {name} (not installed)" for name, count in sorted(self.missing.items())]
@@ -144,7 +150,7 @@ def dry_run(suite: str, gpu: GPU, progress: Progress, command: Sequence[str] = W
     Kernels of ours run in Triton's interpreter, libraries as their torch references.
     """
     chosen = load_suite(suite)
-    outcome = Outcome("the CPU")
+    outcome = Outcome("")
     cases = []
     for case in chosen.cases(gpu, small=True):
         if LIBRARIES[case.kernel].installed() and not _needs_gpu(case):

@@ -15,6 +15,7 @@ WARM_UP_S = 0.05  # of calls before any is timed: clocks rise from idle within m
 LEAST_SAMPLES, MOST_SAMPLES = 5, 60
 LEAST_WARM_UP, MOST_WARM_UP = 3, 500
 FIRST_CALLS = 8  # to check the result, and to find out how long a call takes
+LEAST_CALL_S = 1e-6  # events resolve no less
 _MOST_LEAD = 200  # writes of the flush buffer ahead of the timed calls
 
 
@@ -92,8 +93,9 @@ class CudaDevice:
         from ...kernels.timing import time_calls
 
         call()
-        first_s = statistics.median(time_calls(call, 3, self._flush))
-        write_s = statistics.median(time_calls(self._flush.zero_, 3, self._flush))
+        first_s, write_s = (
+            max(statistics.median(time_calls(one, 3, self._flush)), LEAST_CALL_S) for one in (call, self._flush.zero_)
+        )
         each_s = first_s + (0.0 if warm else write_s)
         warm_ups, samples = call_counts(first_s, each_s - first_s, budget_s)
         host_s = self._host_s(call, warm_ups)

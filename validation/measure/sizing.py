@@ -10,7 +10,7 @@ from ...errors import InputError
 from ...hwmodels import GPU
 from ...simulator import Conditions, predict
 from .case import Case
-from .device import FIRST_CALLS, call_counts
+from .device import FIRST_CALLS, LEAST_CALL_S, call_counts
 from .libraries import LIBRARIES
 from .suites import Suite
 
@@ -54,7 +54,7 @@ def case_seconds(case: Case, gpu: GPU, sample_seconds: float, preparers: int = P
     """(GPU seconds, host seconds) of a case: its calls, the writes between them, and its share of compiling."""
     call_s = forecast_s(case, gpu) or 0.0
     write_s = _FLUSH_BYTES / gpu.dram_bandwidth_bytes_s
-    warm_ups, samples = call_counts(max(call_s, 1e-6), 0.0 if case.warm else write_s, sample_seconds)
+    warm_ups, samples = call_counts(max(call_s, LEAST_CALL_S), 0.0 if case.warm else write_s, sample_seconds)
     gpu_s = (FIRST_CALLS + warm_ups + samples) * call_s + samples * write_s
     return gpu_s, CASE_S + COMPILE_S.get(case.kernel, 0.0) / max(preparers, 1)
 

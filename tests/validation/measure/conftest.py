@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from attncast.validation.measure import campaign, suites
+
+# As in tests/kernels/conftest.py: the interpreter is chosen when a kernel is decorated.
+if importlib.util.find_spec("torch") and "attncast.kernels.attention" not in sys.modules:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 WORKER = Path(__file__).with_name("fake_worker.py")
 TINY = """
@@ -73,7 +82,11 @@ class Fake:
     def run(self, **options):
         self.progress = Silent()
         return campaign.measure(
-            "tiny", self.output, self.progress, command=self.command, **{"preparers": 0, "case_limit_s": 30.0, **options}
+            "tiny",
+            self.output,
+            self.progress,
+            command=self.command,
+            **{"preparers": 0, "case_limit_s": 30.0, **options},
         )
 
     def records(self) -> list[dict]:

@@ -104,8 +104,8 @@ def test_parts_are_the_whole(fake):
 
 
 def test_the_seconds_end_it_cleanly_and_the_rest_follows(fake):
-    fake.behave(pause_s=0.5)
-    outcome = fake.run(seconds=4.0)
+    fake.behave(pause_s=0.8)
+    outcome = fake.run(seconds=5.0)
     assert 0 < outcome.measured < 8
     assert outcome.left == 8 - outcome.measured
     assert any("goes on" in line for line in outcome.lines())
@@ -161,8 +161,8 @@ def test_a_file_of_something_else_is_left_alone(fake):
     with pytest.raises(InputError, match="line 1 is no whole line of JSON"):
         fake.run()
     assert fake.output.read_text() == "id,gpu\nx,h100\n"
+    fake.output = fake.output.parent / "nowhere" / "runs.jsonl"
     with pytest.raises(InputError, match="No such file"):
-        fake.output = fake.output.parent / "nowhere" / "runs.jsonl"
         fake.run()
 
 
@@ -184,7 +184,7 @@ def test_compiling_ahead_measures_the_same(fake):
 
 def test_a_gpu_without_a_hardware_model(fake, tmp_path):
     script = tmp_path / "t4.py"
-    script.write_text("print('{\"device\": \"Tesla T4\"}', flush=True)\ninput()\n")
+    script.write_text('print(\'{"device": "Tesla T4"}\', flush=True)\ninput()\n')
     fake.command = (sys.executable, str(script))
     with pytest.raises(InputError, match=r"unknown GPU 'Tesla T4': expected one of a100, .*h100"):
         fake.run()
@@ -212,5 +212,3 @@ def _until(ready, limit_s: float = 20.0) -> None:
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
