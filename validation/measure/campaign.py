@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,19 +17,15 @@ from ...hwmodels import GPU, load_gpu
 from .case import Case
 from .journal import Journal
 from .libraries import LIBRARIES
-from .pool import NoAnswer, Worker
-from .sizing import CASES_PER_WORKER, PREPARERS, case_seconds, part_of
+from .pool import NoAnswer, Worker, Workers, workers_of
+from .sizing import case_seconds, part_of
 from .suites import Suite, load_suite
 
 WORKER: Final = (sys.executable, "-m", f"{__package__}.worker")
 CASE_LIMIT_S: Final = 120.0  # compiling included; what takes longer hangs
 GRACE_S: Final = 20.0  # a case that runs when the seconds are over may take that much longer
-_SHOWN, _SHOWN_LENGTH = 10, 200
 CHUNK: Final = 64  # cases that are compiled together before they are timed
-
-
-# Workers import what this process imports, and compile in the process that asks: they are many already.
-_SAME: Final = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+_SHOWN, _SHOWN_LENGTH = 10, 200
 # Interpreted kernels are many small operations: threads of their own only get in each other's way.
 _DRY: Final = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 
@@ -112,7 +107,7 @@ def measure(
     start = time.monotonic()
     chosen = load_suite(suite)
     with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(_workers(command, preparers))
+        workers = stack.enter_context(workers_of(command, preparers))
         gpu = known_gpu(workers.timing().device())
         journal = stack.enter_context(Journal(output))  # where nothing can be measured, no file is made
         cases = chosen.cases(gpu)
@@ -158,7 +153,7 @@ def dry_run(suite: str, gpu: GPU, progress: Progress, command: Sequence[str] = W
         else:
             outcome.missing[case.kernel] += 1
     progress.begin(f"dry run of {suite}, nothing is timed", len(cases), 0)
-    with _workers((*command, "--dry-run"), 0, _DRY) as workers:
+    with workers_of((*command, "--dry-run"), 0, _DRY) as workers:
         for case in cases:
             try:
                 answer = workers.timing().ask(case, suite, 0.0, CASE_LIMIT_S, prepare=False)
@@ -190,56 +185,6 @@ def _key(gpu: GPU, case: Case) -> str:
     return f"{gpu.key}/{case.id}"
 
 
-class _Workers:
-    """The worker that times, begun anew when it has died or run enough cases, and those that compile ahead."""
-
-    def __init__(self, command: Sequence[str], preparers: int, environment: dict[str, str]) -> None:
-        self._command, self._environment = command, environment
-        self._timing: Worker | None = None
-        self._asked = 0
-        self._preparing: list[Worker] = []
-        self._preparers = preparers
-
-    def timing(self) -> Worker:
-        """The worker that times."""
-        if self._timing is None or not self._timing.alive or self._asked >= CASES_PER_WORKER:
-            if self._timing is not None:
-                self._timing.close()
-            self._timing, self._asked = self._start(), 0
-        self._asked += 1
-        return self._timing
-
-    def preparing(self) -> list[Worker]:
-        """Those that compile ahead."""
-        self._preparing = [worker for worker in self._preparing if worker.alive]
-        while len(self._preparing) < self._preparers:
-            self._preparing.append(self._start())
-        return self._preparing
-
-    def _start(self) -> Worker:
-        return Worker(self._command, {**_SAME, **self._environment})
-
-    def close(self) -> None:
-        """End them all."""
-        for worker in (self._timing, *self._preparing):
-            if worker is not None:
-                worker.close()
-
-
-@contextlib.contextmanager
-def _workers(
-    command: Sequence[str], preparers: int | None, environment: dict[str, str] | None = None
-) -> Iterator[_Workers]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Below four cores, processes that import torch cost more than they save.
-    usual = min(PREPARERS, cores // 2) if cores >= 4 else 0
-    workers = _Workers(command, usual if preparers is None else preparers, environment or {})
-    try:
-        yield workers
-    finally:
-        workers.close()
-
-
 @dataclass
 class _Run:
     """One campaign under way."""
@@ -247,7 +192,7 @@ class _Run:
     suite: Suite
     gpu: GPU
     journal: Journal
-    workers: _Workers
+    workers: Workers
     progress: Progress
     outcome: Outcome
     case_limit_s: float

@@ -11,15 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ...errors import InputError
 from ...kernels.compile_worker import die_with_parent
 from .case import Case
+from .sizing import CASES_PER_WORKER, PREPARERS
 
 START_LIMIT_S: Final = 180.0  # importing torch and triton from a cold disk
 _TAIL: Final = 400
+# Workers import what this process imports, and compile in the process that asks: they are many already.
+_SAME: Final = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 class NoAnswer(Exception):
@@ -120,3 +123,54 @@ class Worker:
             assert stream is not None
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
+
+
+class Workers:
+    """The worker that times, begun anew when it has died or run enough cases, and those that compile ahead."""
+
+    def __init__(self, command: Sequence[str], preparers: int, environment: dict[str, str]) -> None:
+        self._command, self._environment = command, environment
+        self._timing: Worker | None = None
+        self._asked = 0
+        self._preparing: list[Worker] = []
+        self._preparers = preparers
+
+    def timing(self) -> Worker:
+        """The worker that times."""
+        if self._timing is None or not self._timing.alive or self._asked >= CASES_PER_WORKER:
+            if self._timing is not None:
+                self._timing.close()
+            self._timing, self._asked = self._start(), 0
+        self._asked += 1
+        return self._timing
+
+    def preparing(self) -> list[Worker]:
+        """Those that compile ahead."""
+        self._preparing = [worker for worker in self._preparing if worker.alive]
+        while len(self._preparing) < self._preparers:
+            self._preparing.append(self._start())
+        return self._preparing
+
+    def _start(self) -> Worker:
+        return Worker(self._command, {**_SAME, **self._environment})
+
+    def close(self) -> None:
+        """End them all."""
+        for worker in (self._timing, *self._preparing):
+            if worker is not None:
+                worker.close()
+
+
+@contextlib.contextmanager
+def workers_of(
+    command: Sequence[str], preparers: int | None, environment: dict[str, str] | None = None
+) -> Iterator[Workers]:
+    """Workers of a campaign, ended with it. ``preparers``: how many compile ahead; by the machine's cores when None."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Below four cores, processes that import torch cost more than they save.
+    usual = min(PREPARERS, cores // 2) if cores >= 4 else 0
+    workers = Workers(command, usual if preparers is None else preparers, environment or {})
+    try:
+        yield workers
+    finally:
+        workers.close()

@@ -19,6 +19,7 @@ from typing import IO, Any
 from ...errors import InputError
 from ...hwmodels import load_gpu
 from ..measured import MeasuredRun
+from ..plausible import plausible
 from .case import Case
 from .device import CudaDevice, Device, Timing, TryingDevice
 from .libraries import LIBRARIES
@@ -101,6 +102,9 @@ def _result(case: Case, prepared: Any, timing: Timing, name: str, suite: str, er
         spread_s=timing.spread_s,
         samples=len(timing.samples_s),
     )
+    _, impossible = plausible([run])
+    if impossible:
+        return {"problem": "implausible", "reason": impossible[0][1]}
     return {
         "run": asdict(run),
         "max_error": error,

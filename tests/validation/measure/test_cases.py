@@ -82,7 +82,7 @@ def test_rows_can_be_forecast_and_are_read_as_other_tables_are():
     runs = [MeasuredRun(**answer["run"]) for answer in answers]
     assert [run.kernel for run in runs] == ["triton"] * 5
     assert [run.measures for run in runs] == ["kernel", "kernel", "kernel", "call", "kernel"]
-    assert all(run.workload and run.clock_hz is None and run.time_s == 1.5e-4 for run in runs)
+    assert all(run.workload and run.clock_hz is None and run.time_s == pytest.approx(1.5e-4) for run in runs)
     times = forecasts(runs).time_s
     assert (times > 0).all()
     assert times[3] > times[2]  # the permutation
@@ -108,6 +108,17 @@ def test_a_wrong_result_is_never_timed(asked, monkeypatch):
     answer = run_case(asked, Timer(), "test", 0.0)
     assert answer["problem"] == "wrong result"
     assert "rows looked at" in answer["reason"]
+
+
+def test_a_time_that_cannot_be_true_is_no_run():
+    class Timer(TryingDevice):
+        name = "NVIDIA H100 80GB HBM3"
+
+        def time(self, call, *, warm, budget_s):
+            return Timing((1e-8,) * 5, "pretended")
+
+    answer = run_case(RIGHT["sdpa"], Timer(), "test", 0.0)
+    assert (answer["problem"], answer["reason"].split(":")[0]) == ("implausible", "above the tensor peak")
 
 
 def test_what_else_is_wrong(monkeypatch):
