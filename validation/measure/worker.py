@@ -52,9 +52,6 @@ def run_case(case: Case, device: Device, suite: str, sample_seconds: float, *, p
         return _result(case, prepared, timing, device.name, suite, error)
     except Exception as problem:
         return {"problem": _kind(problem), "reason": f"{type(problem).__name__}: {problem}"[:REASON_LENGTH]}
-    finally:
-        with contextlib.suppress(Exception):
-            device.free()
 
 
 def _kind(problem: Exception) -> str:
@@ -154,6 +151,8 @@ def serve(make_device: Callable[[], Device], asked: IO[str], answers: IO[str], r
         case = Case.from_dict(question["case"])
         answer = run(case, device, question["suite"], question["sample_seconds"], prepare_only=question["prepare"])
         lost = "problem" in answer and not _usable(device)
+        if not lost:
+            device.free()
         say({**answer, "lost": True} if lost else answer)
         if lost:
             return 1
