@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ...errors import InputError
@@ -40,6 +41,7 @@ class Size:
         return self.gpu_s + self.host_s
 
 
+@lru_cache(maxsize=4096)
 def forecast_s(case: Case, gpu: GPU) -> float | None:
     """Forecast seconds of one call; None when no kernel profile describes it."""
     conditions = Conditions(warm_l2=case.warm)

@@ -64,7 +64,13 @@ def test_right_results(name):
     answer = run_case(case, TryingDevice(), "test", 0.0)
     assert answer.get("tried"), answer
     assert 0 < answer["max_error"] < 0.05
-    assert run_case(case, TryingDevice(), "test", 0.0, prepare_only=True) == {"prepared": True}
+
+
+def test_preparing_runs_the_call_and_checks_nothing(monkeypatch):
+    from attncast.validation.measure import check
+
+    monkeypatch.setattr(check, "check_output", None)
+    assert run_case(RIGHT["sdpa"], TryingDevice(), "test", 0.0, prepare_only=True) == {"prepared": True}
 
 
 def test_rows_can_be_forecast_and_are_read_as_other_tables_are():
