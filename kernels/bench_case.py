@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 import triton
@@ -24,13 +23,12 @@ import triton
 from . import reference
 from .attention_launch import attention, capability_of, default_config
 from .attention_spec import ForwardConfig
+from .flex import BLOCK, band_maps, flex_call
 from .masks import neighborhood_mask
-from .neighborhood import Pattern, choose_tiles, parse_pattern
+from .neighborhood import choose_tiles, parse_pattern
 from .permute import permute_tokens, unpermute_tokens
 from .sparse import TILE_TOKENS, plan, sparse_attention
-
-FLUSH_BYTES = 256 << 20  # more than any L2
-BLOCK = 128
+from .timing import flush_buffer, time_calls
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Clock:
 
     def __init__(self, device: str, dry: bool) -> None:
         self.dry = dry
-        self.flush = None if dry else torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
+        self.flush = None if dry else flush_buffer(device)
         self.method = "dry run: one call on the CPU" if dry else "cuda events, one call each, L2 overwritten before"
 
     def samples(self, call: Callable[[], Any], budget_s: float, most: int = 50) -> list[float]:
@@ -101,19 +99,8 @@ class Clock:
             start = time.perf_counter()
             call()
             return [time.perf_counter() - start]
-        first = self._once(call)
-        wanted = max(3, min(most, int(budget_s / max(first, 1e-6))))
-        return [self._once(call) for _ in range(wanted)]
-
-    def _once(self, call: Callable[[], Any]) -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        assert self.flush is not None
-        self.flush.zero_()
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
+        first = time_calls(call, 1, self.flush)[0]
+        return time_calls(call, max(3, min(most, int(budget_s / max(first, 1e-6)))), self.flush)
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -139,16 +126,6 @@ def tensors(case: Case, device: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator(device).manual_seed(seed)
     shape = (case.batch, case.heads, case.tokens, case.dim)
     return tuple(torch.randn(shape, generator=generator, device=device).bfloat16() for _ in range(3))
-
-
-def band_maps(tokens: int, pattern: Pattern) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (live, full) blocks of 128 x 128 tokens of a band."""
-    first = torch.arange(0, tokens, BLOCK)
-    last = first + BLOCK - 1
-    left, right = (tokens if side is None else side for side in (pattern.left, pattern.right))
-    live = (first <= last[:, None] + right) & (last >= first[:, None] - left)
-    full = (last <= first[:, None] + right) & (first >= last[:, None] - left)
-    return live, full
 
 
 def work(case: Case) -> tuple[float, float]:
@@ -189,59 +166,9 @@ def check(case: Case, device: str, config: ForwardConfig | None) -> float:
     expected, _ = reference.attention_reference(q, k, v, mask.to(device))
     weighted, _ = reference.attention_reference(q, k, v.double().abs(), mask.to(device))
     difference = (run_pattern(case, q, k, v, config).double() - expected).abs()
-    if not bool((difference <= 1.05 * 2**-7 * (weighted + expected.abs()) + 1e-6).all()):
+    if not bool((difference <= reference.rounding_bound(expected, weighted, q.dtype)).all()):
         raise ArithmeticError(f"wrong result: off by {float(difference.max()):.3g} on {case}")
     return float(difference.max())
-
-
-def flex_call(case: Case, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dry: bool) -> Callable[[], Any]:
-    """Return FlexAttention on the same blocks (tokens already permuted for a neighborhood)."""
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
-
-    run = flex_attention if dry else torch.compile(flex_attention, dynamic=False)
-    pattern = parse_pattern(case.pattern, case.grid)
-    if pattern.kind == "dense":
-        return lambda: run(q, k, v)
-    if pattern.kind == "na":
-        made = plan(case.pattern, case.grid, None, None, "cpu")
-        live, full = (m[0, 0] for m in made.blocks.maps())
-        q = permute_tokens(q, case.grid, made.queries.tile)
-        k, v = (permute_tokens(t, case.grid, made.keys.tile) for t in (k, v))
-    else:
-        live, full = band_maps(case.tokens, pattern)
-
-    def ordered(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        table = table[None, None].to(q.device)
-        order = table.int().argsort(dim=-1, descending=True, stable=True).int().contiguous()
-        return table.sum(-1, dtype=torch.int32), order
-
-    mask_mod = flex_mask(case, pattern, q.device)
-    mask = BlockMask.from_kv_blocks(*ordered(live & ~full), *ordered(full), BLOCK_SIZE=BLOCK, mask_mod=mask_mod)
-    return lambda: run(q, k, v, block_mask=mask)
-
-
-def flex_mask(case: Case, pattern: Pattern, device: torch.device) -> Callable[..., Any]:
-    """Return FlexAttention's ``mask_mod``: a band, or a neighborhood read from tables of permuted tokens."""
-    left, right = (case.tokens if side is None else side for side in (pattern.left, pattern.right))
-    if pattern.kind != "na":
-        return lambda b, h, i, j: (j <= i + right) & (j >= i - left)
-    made = plan(case.pattern, case.grid, None, None, "cpu")
-    tables = []
-    for number, axis in enumerate(pattern.axes):
-        at_q, at_kv = (
-            np.unravel_index(np.maximum(layout.source, 0), case.grid)[number] for layout in (made.queries, made.keys)
-        )
-        start, end = axis.windows(0)
-        place = np.where(made.keys.source >= 0, at_kv, -1)
-        tables.append([torch.from_numpy(t.astype(np.int32)).to(device) for t in (start[at_q], end[at_q], place)])
-
-    def neighborhood(b: Any, h: Any, i: Any, j: Any) -> Any:
-        keep = j >= 0
-        for start, end, place in tables:
-            keep = keep & (place[j] >= start[i]) & (place[j] < end[i])
-        return keep
-
-    return neighborhood
 
 
 def run_case(name: str, dry: bool, budget_s: float, emit: Callable[[dict[str, Any]], None]) -> None:
@@ -290,7 +217,7 @@ def run_case(name: str, dry: bool, budget_s: float, emit: Callable[[dict[str, An
     seconds: dict[str, float] = {}
 
     def baseline_rates(call: Callable[[], Any] | None) -> dict[str, Any]:
-        return rates(clock.samples(call or flex_call(case, q, k, v, dry), budget_s))
+        return rates(clock.samples(call or flex_call(case.pattern, case.grid, q, k, v, not dry), budget_s))
 
     for implementation, call in baselines.items():
         measured = functools.partial(baseline_rates, call)

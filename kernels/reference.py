@@ -31,6 +31,16 @@ def attention_reference(
     return weights @ v, lse
 
 
+def rounding_bound(expected: torch.Tensor, weighted: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return how far a 16-bit kernel may be from float64, element by element.
+
+    It rounds the softmax weights and the output, each by at most an eps of ``dtype`` (half of it where it does
+    not truncate); the weights move the output by at most that part of ``weighted``, the output for |v|. 5%
+    more are for float32 sums.
+    """
+    return 1.05 * torch.finfo(dtype).eps * (weighted + expected.abs()) + 1e-6
+
+
 def band_mask(queries: int, keys: int, left: int | None, right: int | None) -> torch.Tensor:
     """Return bool [queries, keys]: key j for query i when i + keys - queries - left <= j <= i + keys -
     queries + right.

@@ -26,6 +26,7 @@ def test_the_wheel_holds_only_the_package(tmp_path):
         "attncast/simulator/profiles/natten.toml",
         "attncast/simulator/choices.toml",
         "attncast/validation/data/neighborhood.csv",
+        "attncast/validation/measure/suites/smoke.toml",
         "attncast/hwmodels/accelerators/fusemax.toml",
         "attncast/simulator/accelerator/bindings/binding.toml",
         "attncast/simulator/accelerator/transformers.toml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -14,6 +15,8 @@ from ..simulator import Conditions, Workload
 from ..simulator.workload import parse_grid
 
 DATA = Path(__file__).parent / "data"
+SCHEMA = 1  # of a line of attncast measure
+MAX_LINE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,14 @@ _REQUIRED = tuple(item.name for item in fields(MeasuredRun) if item.default is M
 
 
 def load_runs(path: str | Path) -> list[MeasuredRun]:
-    """Read a table of measured runs; all of it or nothing.
+    """Read a table of measured runs, CSV or (``.jsonl``) the lines of ``attncast measure``; all of it or nothing.
 
     Raises:
         InputError: no such file, a missing or unknown column, or a bad value, with its line.
     """
     path = Path(path)
+    if path.suffix == ".jsonl":
+        return _load_lines(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
@@ -134,6 +139,53 @@ def load_table(name: str) -> list[MeasuredRun]:
         return load_curated()
     packaged = DATA / f"{name}.csv"
     return load_runs(packaged if name == packaged.stem and packaged.is_file() else name)
+
+
+def _load_lines(path: Path) -> list[MeasuredRun]:
+    """Runs of a JSON lines file; lines that say why a case gave none are passed over."""
+    runs = []
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                where = f"{str(path)!r} line {number}"
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(f"{where} is longer than {MAX_LINE_BYTES:,} bytes")
+                found = measured_line(line, where)
+                if found is not None:
+                    runs.append(found)
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    return runs
+
+
+def measured_line(line: bytes, where: str) -> MeasuredRun | None:
+    """The run of one line of ``attncast measure``; None for the line of a case that gave none.
+
+    Raises:
+        InputError: the line is cut short or holds neither; ``where`` names it.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError:  # not JSON, or not UTF-8
+        raise InputError(f"{where} is no whole line of JSON: expected a line of attncast measure") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not {"run", "problem"} & set(record):
+        raise InputError(
+            f"{where} is no line of attncast measure: expected 'schema': {SCHEMA} and a 'run' or 'problem'"
+        )
+    if "problem" in record:
+        return None
+    values = record["run"]
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: 'run' is {str(values)[:60]!r}, expected an object")
+    for name in values:
+        if name not in COLUMNS:
+            raise InputError(f"{where} has an unknown field {name!r}{suggest(name, COLUMNS)}")
+    for name in _REQUIRED:
+        if values.get(name) is None:
+            raise InputError(f"{where} has no {name!r}")
+    return _run({name: _write(value) for name, value in values.items()}, where)
 
 
 def _run(row: dict[str, str], where: str) -> MeasuredRun:
