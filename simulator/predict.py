@@ -332,6 +332,11 @@ def _notes(
         notes.append(f"Head dim {w.head_dim} is padded by most kernels; the padding is not charged.")
     if work.needs_mask and masks_all(profile, pattern, workload, tiles, work):
         notes.append(f"{profile.title} masks every tile of this pattern, {work.full_total:,} full ones included.")
+    packed = packed_rows(profile, pattern, workload)
+    if packed > 1:
+        notes.append(
+            f"A Q tile's rows are tokens of {packed} query heads that share keys; the tile counts are of all {packed}."
+        )
     if not work.visited_total:
         notes.append("The pattern keeps no query-key pair.")
     return notes
