@@ -25,6 +25,8 @@ class MeasuredRun:
 
     Attributes:
         id: unique in its table. gpu, kernel: keys of a hardware model and a kernel profile. software: what really ran.
+            A kernel without a profile has a plain name of its own; those of linear attention begin with ``LINEAR``, and
+            their pattern says what an output depends on, not which scores are computed.
         batch, heads, heads_kv, grid, cached, head_dim, dtype: the workload (see Workload).
         pattern: pattern text. q_tile, kv_tile: tile shapes, empty for the kernel's default.
         measures: "kernel" (the attention kernel alone), or "call": what a serving engine's attention call does too:
@@ -94,8 +96,14 @@ class MeasuredRun:
 
 MEASURES = ("kernel", "call", "call+append", "call+append+quantise", "call+append+rope", "call+append+rope+quantise")
 DIRECTIONS = ("fwd", "bwd", "fwdbwd")
+LINEAR = "linear-"
 COLUMNS = tuple(item.name for item in fields(MeasuredRun))
 _REQUIRED = tuple(item.name for item in fields(MeasuredRun) if item.default is MISSING)
+
+
+def load_curated() -> list[MeasuredRun]:
+    """The project's own table: rows of published tables, and of NATTEN's logs; ``data/README.md`` tells what they are."""
+    return [run for name in ("measured", "neighborhood") for run in load_runs(DATA / f"{name}.csv")]
 
 
 def load_runs(path: str | Path) -> list[MeasuredRun]:

@@ -19,7 +19,7 @@ from ..simulator import Workload, parse_pattern
 from ..simulator.patterns import Band, Pattern
 from ..simulator.patterns.band import band_pairs
 from ..simulator.workload import DTYPE_BYTES
-from .measured import MeasuredRun
+from .measured import LINEAR, MeasuredRun
 
 SLACK: Final = 1.02  # clocks, bandwidths and printed times are rounded
 CLAIM_TOLERANCE: Final = 0.02
@@ -87,6 +87,11 @@ def least_flop(run: MeasuredRun) -> float:
 
 
 def _least_flop(run: MeasuredRun, workload: Workload) -> float:
+    if run.kernel.startswith(LINEAR):
+        # The recurrence: each token updates a (head_dim, head_dim_v) state and reads it once; backward does so again.
+        passes = {"fwd": 1, "bwd": 1, "fwdbwd": 2}[run.direction]
+        state = workload.head_dim * workload.dim_v
+        return 4.0 * passes * workload.batch * workload.heads * workload.tokens * state
     on_qk, on_v = GEMMS[run.direction]
     return 2.0 * pair_count(run.pattern, workload) * (on_qk * workload.head_dim + on_v * workload.dim_v)
 
