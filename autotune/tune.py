@@ -1,0 +1,271 @@
+"""Tuning: which configuration of a kernel to run for a problem on a GPU that need not be at hand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError, unknown
+from ..hwmodels import GPU, load_gpu
+from ..kernels.check import CheckResult, check_jobs
+from ..kernels.space import KernelConfig
+from ..kernels.static_report import HOPELESS_SPILL_BYTES
+from ..simulator.patterns import Pattern, parse_pattern
+from ..simulator.predict import DEFAULT_CONDITIONS, Conditions, bound_by
+from ..simulator.tiles import Ints
+from ..simulator.workload import Workload
+from .rank import Ranked, costs_at, feasible, rank, take
+from .rank_machine import held_by_compiler
+from .rank_sure import sure
+from .result import Candidate, Resources, SpaceCounts, Tuning
+from .space import Space
+from .space_build import build, choose_kernel
+
+Effort = Literal["instant", "quick", "full"]
+EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
+QUICK = 16  # configurations that "quick" compiles, and again as long as none of them is fit to run
+KEPT = 64  # configurations of a ranking that are given back
+MEASURED = 8  # that are measured: enough that the best is among them (see autotune.judge)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One configuration on a GPU: median seconds, half the distance of the quartiles; or why it failed."""
+
+    median_s: float
+    spread_s: float
+    problem: str = ""
+
+
+Measure = Callable[[Candidate], Measurement]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Compilations done, and how many there will be."""
+
+    done: int
+    total: int
+
+
+def tune(
+    workload: Workload,
+    pattern: Pattern | str = "dense",
+    gpu: GPU | str = "h100",
+    kernel: str = "auto",
+    *,
+    effort: str = "instant",
+    conditions: Conditions = DEFAULT_CONDITIONS,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    on_compiled: Callable[[Progress], None] | None = None,
+    measure: Measure | None = None,
+) -> Tuning:
+    """Rank the configurations of a kernel.
+
+    Args:
+        workload, pattern, gpu: the problem; pattern and GPU by name or as objects.
+        kernel: "triton" (attncast's own), "flex" (FlexAttention), "natten"; "auto": what users of the GPU run for the
+            pattern where that can be tuned, else "triton".
+        effort: "instant" compiles nothing; "quick" compiles the best 16 for the GPU and ranks them again with the compiler's
+            registers, spills and instructions; "full" does so with every configuration that may run. Compilations are kept
+            on disk, so that a run that was interrupted goes on where it stopped.
+        executor, workers: run the compilations (see kernels.compile).
+        on_compiled: sees each compilation come in.
+        measure: runs a configuration on a GPU; the best are then measured and ranked by that.
+
+    Raises:
+        InputError: the problem does not fit the kernel or the GPU, or nothing of the space can run.
+    """
+    begin = time.perf_counter()
+    if effort not in EFFORTS:
+        raise unknown("effort", effort, EFFORTS)
+    gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
+    pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    pattern.check(workload)
+    chosen = choose_kernel(kernel, gpu, pattern, workload)
+    # Unpermuted tokens take a second to count: not for an instant answer.
+    space = build(chosen, gpu, workload, pattern, row_order=effort != "instant")
+    index, held = feasible(space, gpu, workload)
+    if not index.size:
+        raise InputError(
+            f"no configuration of kernel {chosen!r} for head dim {workload.head_dim} fits {gpu.key} "
+            f"({gpu.smem_bytes_per_cta:,} bytes of shared memory for a CTA, {gpu.registers_per_sm:,} registers)"
+        )
+    ranked = rank(space, gpu, workload, conditions, index, held)
+    feasible_count, compiled_count = int(index.size), 0
+    ruled_out: list[Candidate] = []
+    notes = list(space.notes)
+    compiles = effort != "instant" and space.program in ("attention", "flex")
+    results: Sequence[CheckResult] = ()
+    if compiles:
+        ranked, results, ruled_out, compiled_count = _compiled(
+            space, gpu, workload, pattern, conditions, ranked, effort, executor, workers, on_compiled
+        )
+    elif effort != "instant":
+        notes.append(f"Nothing to compile: effort {effort!r} gives what 'instant' does.")
+    by_index = dict(zip(ranked.index.tolist(), results, strict=False)) if compiles else {}
+    ranking = [
+        _candidate(space, ranked, place, by_index.get(int(ranked.index[place])))
+        for place in range(min(KEPT, ranked.index.size))
+    ]
+    tuning = Tuning(
+        gpu=gpu.key,
+        kernel=chosen,
+        workload=workload,
+        pattern=str(pattern),
+        effort=effort,  # type: ignore[arg-type]
+        ranking=tuple(ranking),
+        ruled_out=tuple(ruled_out),
+        space=SpaceCounts(space.total, feasible_count, compiled_count),
+        seconds=time.perf_counter() - begin,
+        sure=sure(ranked.time_s, space.codes(ranked.index[:KEPT])),
+        notes=tuple(notes),
+    )
+    return tuning if measure is None else measured(tuning, measure)
+
+
+def measured(tuning: Tuning, measure: Measure, most: int = MEASURED) -> Tuning:
+    """The tuning with its ``most`` first configurations measured and put in that order; what fails is ruled out.
+
+    Raises:
+        InputError: every one of them failed.
+    """
+    begin = time.perf_counter()
+    ran: list[Candidate] = []
+    failed: list[Candidate] = []
+    for candidate in tuning.ranking[:most]:
+        found = measure(candidate)
+        if found.problem:
+            failed.append(replace(candidate, problem=found.problem))
+        else:
+            ran.append(replace(candidate, measured_s=found.median_s, spread_s=found.spread_s))
+    if not ran:
+        raise InputError(f"all {len(failed)} configurations that were measured failed: {failed[0].problem}")
+    ran.sort(key=lambda candidate: candidate.measured_s or math.inf)
+    return replace(
+        tuning,
+        ranking=(*ran, *tuning.ranking[most:]),
+        ruled_out=(*tuning.ruled_out, *failed),
+        space=replace(tuning.space, measured=len(ran) + len(failed)),
+        seconds=tuning.seconds + time.perf_counter() - begin,
+    )
+
+
+def _compiled(
+    space: Space,
+    gpu: GPU,
+    workload: Workload,
+    pattern: Pattern,
+    conditions: Conditions,
+    ranked: Ranked,
+    effort: str,
+    executor: Executor | None,
+    workers: int | None,
+    on_compiled: Callable[[Progress], None] | None,
+) -> tuple[Ranked, Sequence[CheckResult], list[Candidate], int]:
+    """Compile the best of a ranking, or all of it, and rank again what is fit to run.
+
+    Returns:
+        the new ranking, the compiler's word in its order, what was ruled out, and how many were compiled.
+    """
+    configs = [_kernel_config(space, workload, pattern, int(i)) for i in ranked.index]
+    distinct = list(dict.fromkeys(configs))
+    step = QUICK if effort == "quick" else len(distinct)
+    known: dict[KernelConfig, CheckResult] = {}
+    fit: list[int] = []
+    total = step
+
+    def count(_: object) -> None:
+        nonlocal done
+        done += 1
+        if on_compiled:
+            on_compiled(Progress(done, total))
+
+    done = 0
+    for first in range(0, len(distinct), step):
+        batch = distinct[first : first + step]
+        total = first + len(batch)
+        jobs = [(gpu, config) for config in batch]
+        results = check_jobs(jobs, executor=executor, workers=workers, on_result=count)
+        known |= dict(zip(batch, results, strict=True))
+        fit = [place for place, config in enumerate(configs) if config in known and not problem(known[config])]
+        if fit:
+            break
+    ruled_out = [
+        replace(_candidate(space, ranked, place, known[config]), problem=problem(known[config]))
+        for place, config in enumerate(configs)
+        if config in known and problem(known[config])
+    ]
+    if not fit:
+        raise InputError(
+            f"none of the {len(known)} configurations that were compiled for {gpu.key} is fit to run: {ruled_out[0].problem}"
+        )
+    results = [known[configs[place]] for place in fit]
+    again = rank(space, gpu, workload, conditions, ranked.index[fit], held_by_compiler(results), results)
+    by_index = {int(ranked.index[place]): known[configs[place]] for place in fit}
+    return again, [by_index[int(i)] for i in again.index], ruled_out, len(known)
+
+
+def problem(result: CheckResult) -> str:
+    """Why a compiled configuration is not proposed; "" when it is."""
+    facts = result.facts
+    if not result.fits:
+        return result.reason
+    if (facts.spill_bytes or 0) >= HOPELESS_SPILL_BYTES:
+        return f"spills {facts.spill_bytes} bytes of registers per thread"
+    loop = facts.main_loop
+    if loop is None or not loop.mma or any(not part.warps for part in loop.parts):
+        return "its inner loop was not found in the machine code"
+    if facts.config.warp_specialize and facts.warps == facts.config.num_warps:
+        return "Triton left its loop whole: warp specialisation has no effect"
+    return ""
+
+
+def _kernel_config(space: Space, workload: Workload, pattern: Pattern, index: int) -> KernelConfig:
+    """What to compile for a configuration: attncast's kernel, FlexAttention's stand-in too."""
+    config = space.config(index)
+    return KernelConfig(
+        head_dim=max(workload.head_dim, workload.dim_v),
+        dtype=workload.dtype,
+        pattern=compiled_pattern(pattern),
+        block_m=int(config["BLOCK_M"]),
+        block_n=int(config["BLOCK_N"]),
+        num_warps=int(config["num_warps"]),
+        num_stages=int(config["num_stages"]),
+        use_tma=bool(config.get("USE_TMA", False)),
+        warp_specialize=bool(config.get("WARP_SPECIALIZE", False)),
+    )
+
+
+def compiled_pattern(pattern: Pattern) -> str:
+    """How the kernel has a pattern compiled in (see kernels.space.PATTERNS)."""
+    if pattern.family != "band":
+        return "blocks"
+    text = str(pattern)
+    return text if text in ("dense", "causal") else "window"
+
+
+def _candidate(space: Space, ranked: Ranked, place: int, result: CheckResult | None) -> Candidate:
+    time_s = float(ranked.time_s[place])
+    spread = math.exp(space.profile.interval)
+    resources = None
+    if result is not None and result.facts.ok:
+        facts = result.facts
+        resources = Resources(
+            facts.registers or 0, facts.spill_bytes or 0, facts.shared_bytes or 0, facts.tmem_columns or 0, result.ctas_per_sm
+        )
+    return Candidate(
+        space.config(int(ranked.index[place])),
+        time_s,
+        time_s / spread,
+        time_s * spread,
+        bound_by(costs_at(ranked.costs, [place])),
+        resources,
+    )
