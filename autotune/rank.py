@@ -171,16 +171,21 @@ def _forecast(
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
     moved = pipes.l2_bytes_per_tile(profile, shape)
     l2 = moved / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
+    full, masked = (_combined(profile, found) * idle for found in (units, partial))
+    # What a CTA waits at a tile is a share of it that other CTAs use, as the pipes it leaves idle are.
+    wait = machine.tile_wait_cycles(gpu, knobs, path, full, l2, in_flight) / in_flight
     tile = TileCycles(
-        full=np.maximum(_combined(profile, units) * idle, l2),
-        partial=np.maximum(_combined(profile, partial) * idle, l2),
+        full=np.maximum(full + wait, l2),
+        partial=np.maximum(masked + wait, l2),
         pipes={name: units[name] * idle for name in pipes.PIPES},
         mask=mask * idle,
         l2=l2,
         l2_bytes=moved,
     )
-    wait = machine.tile_wait_cycles(gpu, knobs, path, tile.full, in_flight)
-    profile = replace(profile, tile_wait_s=wait / clock_hz)
+    visited, unmasked = (np.add.reduceat(work * calls.count, calls.row) for work in (calls.visited, calls.full))
+    both = (unmasked > 0) & (unmasked < visited) & (calls.mask_all == 0)
+    fill = machine.fill_cycles(gpu, knobs, l2, both)
+    profile = replace(profile, round_trips=profile.round_trips + fill / (gpu.dram_latency_s * clock_hz))
     return forecast(gpu, profile, calls, tile=tile, splits=splits)
 
 

@@ -27,6 +27,7 @@ from ..simulator.tiles import Floats
 Bools = NDArray[np.bool_]
 
 MMA_SYNC, WGMMA, TCGEN05, SPECIALISED = range(len(PATHS))
+SHUFFLED_BYTES = 4  # of a thread: a shuffle takes the crossbar's time as a load does
 SCHEDULERS = 4  # of an SM; each with a quarter of every pipe
 WARP = 32
 REGISTERS_MOST = 255
@@ -47,6 +48,12 @@ ARITHMETIC_LATENCY = 40.0  # scale, subtract, ex2, convert in a row: three of 4 
 #: Instructions for one 16-byte load through pointers: 64-bit address, predicate, buffer offset. Counted in the SASS of
 #: kernels.attention on sm_80, sm_90 and sm_100 (128 x 64 and 128 x 128 tiles, 8 warps: 29 to 58 for 8 to 16 loads).
 POINTER_ALU = 3.5
+#: Row statistics (maximum, sum, rescaling factor) are kept by every thread that holds part of the row. Instructions for one
+#: row, thread and KV tile: exp, fp32, alu, shuffle. Counted in the SASS of kernels.attention (sm_80, head dim 128, tiles of
+#: 128 x 32 with 4 warps; 64 x 64 with 8, whose warps exchange their results).
+ROW_INSTRUCTIONS = (1.0, 4.0, 2.0, 4.0)
+ROW_INSTRUCTIONS_EXCHANGED = (1.0, 7.0, 5.0, 10.0)
+LANES_PER_ROW = 4  # threads that hold a row of an mma.sync or wgmma result
 #: Barriers of a KV tile: two of the pipeline; four more where columns are dealt to the warps, which then exchange maxima,
 #: sums and weights (same count).
 BARRIERS, EXCHANGE_BARRIERS = 2.0, 4.0
@@ -145,19 +152,20 @@ def score_copies(knobs: Knobs, path: NDArray[np.int64]) -> Floats:
 def streams(knobs: Knobs, path: NDArray[np.int64], ctas: Floats) -> Floats:
     """Independent instruction streams that share each scheduler, below 1 where schedulers idle.
 
-    Warps (mma.sync) or warpgroups (wgmma) issue their own matrix instructions and go on alone: one in each scheduler for
-    every four warps. With tcgen05 all warps of a CTA wait for one instruction, unless specialised: then two tiles of scores
-    are under way.
+    With mma.sync each warp goes its own way between two barriers, and the compiler mixes exponentials with matrix
+    instructions: one stream in each scheduler for every four warps. With wgmma and tcgen05 all warps of a CTA meet at a
+    barrier after either product (SASS of kernels.attention: HGMMA, WARPGROUP.DEPBAR, BAR, softmax, HGMMA, DEPBAR, BAR), so
+    that they are in one phase: a CTA is one stream. Specialised, it has two tiles of scores under way.
     """
-    per_cta = np.where(path >= TCGEN05, np.where(path == SPECIALISED, 2.0, 1.0), knobs.warps / SCHEDULERS)
+    per_cta = np.where(path == MMA_SYNC, knobs.warps / SCHEDULERS, np.where(path == SPECIALISED, 2.0, 1.0))
     return np.asarray(per_cta * ctas)
 
 
 def overlap(count: Floats) -> Floats:
     """a in  max(pipes) + a (sum(pipes) - max(pipes))  for n streams: 1 / n.
 
-    n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each: the balanced
-    job bound of queueing networks (Zahorjan et al., CACM 25(2), 1982). FlashAttention-3's ablation agrees: two warpgroups
+    n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each (and a wait of
+    Z, in which a job uses no pipe, at most Z / n more): the balanced job bound of queueing networks (Zahorjan et al., CACM 25(2), 1982). FlashAttention-3's ablation agrees: two warpgroups
     without ping-pong have a = .44, with each of them overlapping two tiles .24.
     """
     return np.asarray(1.0 / np.maximum(1.0, count))
@@ -175,20 +183,37 @@ def mma_fraction(gpu: GPU, knobs: Knobs, path: NDArray[np.int64], copies: Floats
     return np.asarray((dim + dim_v) / (dim * copies / scores + dim_v / output))
 
 
-def tile_wait_cycles(gpu: GPU, knobs: Knobs, path: NDArray[np.int64], tile: Floats, in_flight: Floats) -> Floats:
+def tile_wait_cycles(
+    gpu: GPU, knobs: Knobs, path: NDArray[np.int64], tile: Floats, l2: Floats, in_flight: Floats
+) -> Floats:
     """Cycles of a KV tile in which a CTA waits: for data, at barriers, on chains of dependent instructions.
 
-    A pipeline of s stages asks for K and V s - 1 tiles ahead; with one, K and V are each waited for in full. A stream's
-    chain of instructions (scores, maximum, exponential, output) is hidden by the others of its CTA.
+    A pipeline of s stages asks for K and V s - 1 tiles ahead, for their latency and their ``l2`` cycles of transfer. With one
+    stage K is waited for in full; V is asked for once K is there and has half the tile's time to come, unless columns are
+    dealt (SASS: its loads stand among the first product's instructions, there behind the exchange). A stream's chain of instructions (scores, maximum, exponential, output) is hidden by
+    the others of its CTA.
     """
     latency = L2_LATENCY[gpu.generation]
     ahead = (knobs.stages - 1) * tile * in_flight
-    loads = np.where(knobs.stages == 1, 2 * latency, np.maximum(0.0, latency - ahead))
+    columns = dealt_by_columns(knobs, path)
+    one = latency + l2 / 2  # K, or V
+    unpipelined = one + np.where(columns, one, np.maximum(0.0, one - tile / 2))
+    loads = np.where(knobs.stages == 1, unpipelined, np.maximum(0.0, latency + l2 - ahead))
     barrier = gpu.barrier_cycles + gpu.barrier_cycles_per_warp * knobs.warps
-    exchange = np.where(dealt_by_columns(knobs, path), EXCHANGE_BARRIERS, 0.0)
+    exchange = np.where(columns, EXCHANGE_BARRIERS, 0.0)
     chain = 2 * (SMEM_LATENCY + MMA_LATENCY[path]) + 2 * SMEM_LATENCY + ARITHMETIC_LATENCY
     beside = np.maximum(1.0, streams(knobs, path, np.ones_like(tile)))
     return np.asarray(loads + chain / beside + (BARRIERS + exchange) * barrier + exchange * 2 * SMEM_LATENCY)
+
+
+def fill_cycles(gpu: GPU, knobs: Knobs, l2: Floats, both: Bools) -> Floats:
+    """Cycles that a CTA waits for its loops to start, beyond the first load of its life.
+
+    Full and partial tiles are two loops, and each fills its own pipeline: one more load where a CTA has both. Without a
+    pipeline every tile waits, the first too, which the profile has counted already.
+    """
+    latency = L2_LATENCY[gpu.generation]
+    return np.asarray(np.where(knobs.stages == 1, -latency, np.where(both, latency + l2, 0.0)))
 
 
 def profile_of(
@@ -216,12 +241,25 @@ def modelled_pipes(
     copies = score_copies(knobs, path)
     kv_bytes = knobs.keys * (knobs.dim + knobs.dim_v) * knobs.dtype_bytes
     accesses = np.where(knobs.tma, 0.0, kv_bytes / ACCESS_BYTES)
-    found["exp"] = found["exp"] * copies
-    found["alu"] = found["alu"] * copies + accesses * POINTER_ALU / gpu.alu_per_clock_per_sm
+    exp, fp32, alu, shuffle = _row_instructions(knobs, path)
+    found["exp"] = found["exp"] * copies + exp / gpu.exp_per_clock_per_sm
+    found["fp32"] = found["fp32"] + fp32 / gpu.fp32_fma_per_clock_per_sm
+    found["alu"] = found["alu"] * copies + (alu + accesses * POINTER_ALU) / gpu.alu_per_clock_per_sm
     smem = np.where(path == MMA_SYNC, _sync_bytes(knobs, path), found["smem"] * gpu.smem_bytes_per_clock_per_sm)
     spilling = held.spilled * 4 * knobs.warps * WARP  # through the L1, which is the same memory
-    found["smem"] = (smem + spilling) / gpu.smem_bytes_per_clock_per_sm
+    found["smem"] = (smem + spilling + shuffle * SHUFFLED_BYTES) / gpu.smem_bytes_per_clock_per_sm
     return found
+
+
+def _row_instructions(knobs: Knobs, path: NDArray[np.int64]) -> tuple[Floats, ...]:
+    """Thread-instructions of a KV tile that keep the statistics of its rows: exp, fp32, alu, shuffle."""
+    columns = dealt_by_columns(knobs, path)
+    lanes = np.where(path >= TCGEN05, knobs.warps * WARP / np.maximum(knobs.rows, 128), float(LANES_PER_ROW))
+    threads = knobs.rows * lanes * np.where(columns, knobs.warps, 1)
+    return tuple(
+        threads * np.where(columns, exchanged, alone)
+        for alone, exchanged in zip(ROW_INSTRUCTIONS, ROW_INSTRUCTIONS_EXCHANGED, strict=True)
+    )
 
 
 def _sync_bytes(knobs: Knobs, path: NDArray[np.int64]) -> Floats:
@@ -249,7 +287,8 @@ def compiled_pipes(gpu: GPU, results: Sequence[CheckResult], which: int, modelle
     for result in results:
         loops = result.facts.loops
         found = sass_rank.tile_cycles(gpu, loops[min(which, len(loops) - 1)], result.facts.config.dtype).units
-        local = loops[min(which, len(loops) - 1)].warp_instructions.get("local", 0.0)
+        issued = loops[min(which, len(loops) - 1)].warp_instructions
+        local = issued.get("local", 0.0) + issued.get("shuffle", 0.0)
         cycles.append((*(found[name] for name in ("tensor", "exp", "fp32", "alu")), found["shared"], local, found["issue"]))
     tensor, exp, fp32, alu, shared, local, issue = np.array(cycles).T
     local_cycles = local * WARP * 4 / gpu.smem_bytes_per_clock_per_sm

@@ -138,17 +138,14 @@ def forecast(
             splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
-    steps = c.visited
     if (splits > 1).any():  # each part takes whole tiles
-        steps = np.ceil(c.visited / flat(splits))
-        busy = busy * steps / np.maximum(c.visited, 1.0)
+        busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_cycles = rows * c.dim_v * c.query_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
     latency = profile.round_trips * gpu.dram_latency_s * clock_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
     in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
-    wait = np.broadcast_to(np.asarray(profile.tile_wait_s * clock_hz), c.row.shape)
-    per_cta = np.maximum(busy, (busy + flat(latency) + flat(wait) * steps) / flat(in_flight))
+    per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
     span = schedule.makespan(
         per_cta, c.count * flat(head_groups * splits), c.row, gpu.sms, profile.order == "longest-first"
     )

@@ -36,7 +36,7 @@ class KernelProfile:
     """How one implementation runs attention on one GPU architecture.
 
     ``forecast`` also takes profiles whose ``operand_rows``, ``mma_rows``, ``mma_fraction``, ``overlap``,
-    ``in_flight``, ``round_trips`` and ``tile_wait_s`` are arrays of one value for each call (see autotune.machine).
+    ``in_flight`` and ``round_trips`` are arrays of one value for each call (see autotune.machine).
 
     Attributes:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
@@ -72,8 +72,6 @@ class KernelProfile:
             are packed) or "never".
         call_s, token_s: seconds of a serving engine's call, and of each of its new tokens, beyond launches and bytes of the
             append (fitted; 0 until then).
-        tile_wait_s: seconds that a CTA waits at each KV tile for what its own pipeline does not hide (loads that come late,
-            barriers, dependent instructions); other CTAs in flight may hide it. 0: hidden, or within overlap and latencies.
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
@@ -110,7 +108,6 @@ class KernelProfile:
     packs_windows: bool = True
     max_packed: int = 1024
     split_kv: Literal["always", "packed", "never"] = "never"
-    tile_wait_s: float = 0.0
     permute: bool = False
     call_s: float = 0.0
     token_s: float = 0.0
