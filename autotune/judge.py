@@ -106,7 +106,9 @@ def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
     measured_s = np.array([run.time_s for run in runs])
     if len(runs) == 1:
         keep = np.flatnonzero(_in_search(space, index, searched) | (index == places[0]))
-        found = rank(space, gpu, workload, run.conditions, index[keep], None if held is None else take(held, keep, index.size))
+        found = rank(
+            space, gpu, workload, run.conditions, index[keep], None if held is None else take(held, keep, index.size)
+        )
         at = np.flatnonzero(found.index == places[0])
         if not at.size:
             raise InputError(f"run {run.id!r}: the ranking rules its configuration out ({run.config!r})")
@@ -116,7 +118,9 @@ def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
             float(found.time_s[at[0]] / found.time_s[0] - 1.0), _text(space, int(found.index[0])),
         )  # fmt: skip
     keep = np.flatnonzero(np.isin(index, places))
-    found = rank(space, gpu, workload, run.conditions, index[keep], None if held is None else take(held, keep, index.size))
+    found = rank(
+        space, gpu, workload, run.conditions, index[keep], None if held is None else take(held, keep, index.size)
+    )
     forecast = {int(i): float(t) for i, t in zip(found.index, found.time_s, strict=True)}
     # What the ranking rules out it would never choose.
     predicted_s = np.array([forecast.get(place, np.inf) for place in places])
@@ -127,7 +131,9 @@ def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
 
 def _config(run: MeasuredRun) -> dict[str, str]:
     if not run.config:
-        raise InputError(f"run {run.id!r} has no config: expected e.g. 'BLOCK_M=128 BLOCK_N=64 num_warps=8 num_stages=3'")
+        raise InputError(
+            f"run {run.id!r} has no config: expected e.g. 'BLOCK_M=128 BLOCK_N=64 num_warps=8 num_stages=3'"
+        )
     return dict(word.split("=", 1) for word in run.config.split())
 
 
@@ -138,7 +144,9 @@ def _find(space: Space, config: dict[str, str], run: MeasuredRun) -> int:
         value = config.get(knob.name)
         keep &= space.columns[knob.name].astype(str) == (value if value is not None else str(knob.default))
     if not keep.any():
-        raise InputError(f"run {run.id!r}: configuration {run.config!r} is not in the space of {run.kernel!r} on {run.gpu}")
+        raise InputError(
+            f"run {run.id!r}: configuration {run.config!r} is not in the space of {run.kernel!r} on {run.gpu}"
+        )
     return int(np.flatnonzero(keep)[0])
 
 
@@ -169,7 +177,9 @@ def _in_search(space: Space, index: Ints, searched: dict[str, Any]) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print regret and tau of tables, and the place of winners."""
     parser = argparse.ArgumentParser(prog="python -m attncast.autotune.judge", description=__doc__)
-    parser.add_argument("table", nargs="?", default=str(DATA / "configurations.csv"), help="a CSV table of measured runs")
+    parser.add_argument(
+        "table", nargs="?", default=str(DATA / "configurations.csv"), help="a CSV table of measured runs"
+    )
     chosen = parser.parse_args(arguments)
     try:
         judgements = judge(load_runs(chosen.table))
@@ -190,22 +200,27 @@ def _print_tables(tables: Sequence[Judgement]) -> None:
     for one in tables:
         best, first = (one.configs[int(np.argmin(times))] for times in (one.measured_s, one.predicted_s))
         eight = f"{one.regret(8):.1%}" if len(one.configs) > 8 else "-"
-        print(f"| {one.shape} | {len(one.configs)} | {one.regret(1):.1%} | {eight} | {one.tau:+.2f} | {best} | {first} |")
+        print(
+            f"| {one.shape} | {len(one.configs)} | {one.regret(1):.1%} | {eight} | {one.tau:+.2f} | {best} | {first} |"
+        )
     regrets = [one.regret(1) for one in tables]
-    print(f"\n{len(tables)} shapes: mean top-1 regret {np.mean(regrets):.1%}, mean tau {np.mean([t.tau for t in tables]):+.2f}; ")
+    print(
+        f"\n{len(tables)} shapes: mean top-1 regret {np.mean(regrets):.1%}, mean tau {np.mean([t.tau for t in tables]):+.2f}; "
+    )
     print(f"errors within a shape scatter by {residual_spread(tables):.1%} (standard deviation of the logarithm)\n")
 
 
 def _print_winners(winners: Sequence[Judgement]) -> None:
-    print("| shape | winner | measured | forecast | error | place | of | slower than the first forecast | first forecast |")
+    print(
+        "| shape | winner | measured | forecast | error | place | of | slower than the first forecast | first forecast |"
+    )
     print("|---|---|---:|---:|---:|---:|---:|---:|---|")
     for one in winners:
         assert one.place is not None
         times = f"{seconds_text(one.measured_s[0])} | {seconds_text(one.predicted_s[0])}"
         error = f"{one.predicted_s[0] / one.measured_s[0] - 1:+.0%}"
-        print(
-            f"| {one.shape} | {one.configs[0]} | {times} | {error} | {one.place + 1} | {one.of} | {one.lost:.1%} | {one.first} |"
-        )
+        place = f"{one.place + 1} | {one.of} | {one.lost:.1%} | {one.first}"
+        print(f"| {one.shape} | {one.configs[0]} | {times} | {error} | {place} |")
     logs = np.abs(np.log([one.predicted_s[0] / one.measured_s[0] for one in winners]))
     percentiles = [(one.place or 0) / one.of for one in winners]
     print(

@@ -50,7 +50,7 @@ class Ordered(Knob):
 
 @dataclass(frozen=True)
 class Power(Ordered):
-    """Powers of two, such as tile sizes and warps: a doubling is one step."""
+    """Sizes and counts, such as tile sizes, warps and splits: a doubling is one step."""
 
     def encode(self, value: Value) -> Code:
         """The logarithm to base 2."""
@@ -88,7 +88,9 @@ class Shape(Knob):
 
     @cached_property
     def _codes(self) -> dict[Value, Code]:
-        return {value: tuple(math.log2(length) for length in parse_grid(str(value), self.name)) for value in self.values}
+        return {
+            value: tuple(math.log2(length) for length in parse_grid(str(value), self.name)) for value in self.values
+        }
 
     def encode(self, value: Value) -> Code:
         """The logarithm to base 2 of each axis."""

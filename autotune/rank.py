@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from ..kernels.attention_spec import padded
@@ -121,9 +120,7 @@ def _calls(space: Space, gpu: GPU, workload: Workload, conditions: Conditions, i
     sizes = np.array([call.visited.size for call in each])[where]
     row = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     at = np.repeat(distinct.row[where] - row, sizes) + np.arange(int(sizes.sum()))
-    return Calls(
-        **per_call, visited=distinct.visited[at], full=distinct.full[at], count=distinct.count[at], row=row
-    )
+    return Calls(**per_call, visited=distinct.visited[at], full=distinct.full[at], count=distinct.count[at], row=row)
 
 
 def few_classes(work: TileWork) -> TileWork:
@@ -185,7 +182,8 @@ def _forecast(
     visited, unmasked = (np.add.reduceat(work * calls.count, calls.row) for work in (calls.visited, calls.full))
     both = (unmasked > 0) & (unmasked < visited) & (calls.mask_all == 0)
     fill = machine.fill_cycles(gpu, knobs, l2, both)
-    profile = replace(profile, round_trips=profile.round_trips + fill / (gpu.dram_latency_s * clock_hz))
+    trips: Any = profile.round_trips + fill / (gpu.dram_latency_s * clock_hz)
+    profile = replace(profile, round_trips=trips)
     return forecast(gpu, profile, calls, tile=tile, splits=splits)
 
 
@@ -211,5 +209,3 @@ def costs_at(costs: Costs, index: Any) -> Costs:
         return type(value)(*(picked(getattr(value, item.name)) for item in fields(value)))
 
     return Costs(*(picked(getattr(costs, item.name)) for item in fields(Costs)))
-
-

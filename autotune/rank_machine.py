@@ -31,9 +31,12 @@ SHUFFLED_BYTES = 4  # of a thread: a shuffle takes the crossbar's time as a load
 SCHEDULERS = 4  # of an SM; each with a quarter of every pipe
 WARP = 32
 REGISTERS_MOST = 255
-#: Of registers that do not fit, a thread spills them all to local memory; beyond so many it does little else
+#: Registers that do not fit are spilled to local memory; beyond so many a thread does little else
 #: (256 bytes a thread, what kernels.static_report calls hopeless).
 SPILLED_MOST = 64
+
+#: A specialised thread that holds more accumulators spills: 344 bytes at 128, none at 64 (compiled for sm_100, Triton 3.9).
+SPECIALISED_ACCUMULATORS = 64
 
 # Latencies in cycles, measured; sources as in the collection of GPU facts: L25 = Luo et al., arXiv 2501.12084 (A100, H800);
 # GB = RRZE gpu-benches; MD = M. Dewing, AI_kernels latency/README; SA = SemiAnalysis (B200).
@@ -44,7 +47,9 @@ L2_LATENCY = {"ampere": 306.0, "ada": 285.0, "hopper": 291.0, "blackwell": 300.0
 #: 200 (SA), 64 of them at the peak rate.
 MMA_LATENCY = np.array([24.7, 64.0, 136.0, 136.0])
 SMEM_LATENCY = 29.0  # L25, SA; a shuffle goes through the same crossbar
-ARITHMETIC_LATENCY = 40.0  # scale, subtract, ex2, convert in a row: three of 4 cycles (B300, QuickRunCUDA) and one of about 28
+ARITHMETIC_LATENCY = (
+    40.0  # scale, subtract, ex2, convert in a row: three of 4 cycles (B300, QuickRunCUDA) and one of about 28
+)
 #: Instructions for one 16-byte load through pointers: 64-bit address, predicate, buffer offset. Counted in the SASS of
 #: kernels.attention on sm_80, sm_90 and sm_100 (128 x 64 and 128 x 128 tiles, 8 warps: 29 to 58 for 8 to 16 loads).
 POINTER_ALU = 3.5
@@ -104,15 +109,25 @@ def held_by_estimate(gpu: GPU, knobs: Knobs) -> Held:
         warp_specialize=knobs.specialised,
         dtype_bytes=knobs.dtype_bytes,
     )
+    special = paths(gpu, knobs) == SPECIALISED
+    warps = np.where(special, launched_warps(knobs.warps), knobs.warps)
     # The registers of an SM bound what a thread of a large CTA gets; the compiler hands out multiples of 8.
-    cap = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (knobs.warps * WARP) // 8 * 8)
-    registers = np.minimum(np.ceil(found.registers), cap)
-    spilled = np.maximum(0.0, found.registers - cap)
+    cap = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (warps * WARP) // 8 * 8)
+    accumulators = knobs.rows * knobs.dim_v / (knobs.warps * WARP)
+    too_many = np.where(accumulators > SPECIALISED_ACCUMULATORS, SPILLED_MOST + 1.0, 0.0)
+    spilled = np.where(special, too_many, np.maximum(0.0, found.registers - cap))
+    # Specialised warps share all that there is.
+    registers = np.where(special, cap, np.minimum(np.ceil(found.registers), cap))
     ctas = occupancy(
-        gpu, registers=registers, shared_bytes=found.shared_bytes, warps=knobs.warps, tmem_columns=found.tmem_columns
+        gpu, registers=registers, shared_bytes=found.shared_bytes, warps=warps, tmem_columns=found.tmem_columns
     ).ctas
     fits = ~np.asarray(found.hopeless) & (ctas > 0) & (spilled <= SPILLED_MOST)
     return Held(registers, spilled, found.shared_bytes, found.tmem_columns, np.asarray(ctas, dtype=float), fits)
+
+
+def launched_warps(warps: Any) -> Any:
+    """Warps of a specialised CTA: Triton 3.9 adds as many again for the correction, and four that load and multiply."""
+    return 2 * warps + 4
 
 
 def held_by_compiler(results: Sequence[CheckResult]) -> Held:
@@ -164,9 +179,10 @@ def streams(knobs: Knobs, path: NDArray[np.int64], ctas: Floats) -> Floats:
 def overlap(count: Floats) -> Floats:
     """a in  max(pipes) + a (sum(pipes) - max(pipes))  for n streams: 1 / n.
 
-    n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each (and a wait of
-    Z, in which a job uses no pipe, at most Z / n more): the balanced job bound of queueing networks (Zahorjan et al., CACM 25(2), 1982). FlashAttention-3's ablation agrees: two warpgroups
-    without ping-pong have a = .44, with each of them overlapping two tiles .24.
+    n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each, and a wait of Z,
+    in which a job uses no pipe, at most Z / n more: the balanced job bound of queueing networks (Zahorjan et al., CACM 25(2),
+    1982). FlashAttention-3's ablation agrees: two warpgroups without ping-pong have a = .44, with each of them overlapping
+    two tiles .24.
     """
     return np.asarray(1.0 / np.maximum(1.0, count))
 
@@ -190,8 +206,8 @@ def tile_wait_cycles(
 
     A pipeline of s stages asks for K and V s - 1 tiles ahead, for their latency and their ``l2`` cycles of transfer. With one
     stage K is waited for in full; V is asked for once K is there and has half the tile's time to come, unless columns are
-    dealt (SASS: its loads stand among the first product's instructions, there behind the exchange). A stream's chain of instructions (scores, maximum, exponential, output) is hidden by
-    the others of its CTA.
+    dealt (SASS: its loads stand among the first product's instructions, there behind the exchange). A stream's chain of
+    instructions (scores, maximum, exponential, output) is hidden by the others of its CTA.
     """
     latency = L2_LATENCY[gpu.generation]
     ahead = (knobs.stages - 1) * tile * in_flight
@@ -216,21 +232,18 @@ def fill_cycles(gpu: GPU, knobs: Knobs, l2: Floats, both: Bools) -> Floats:
     return np.asarray(np.where(knobs.stages == 1, -latency, np.where(both, latency + l2, 0.0)))
 
 
-def profile_of(
-    gpu: GPU, base: KernelProfile, knobs: Knobs, path: NDArray[np.int64], ctas: Floats
-) -> KernelProfile:
+def profile_of(gpu: GPU, base: KernelProfile, knobs: Knobs, path: NDArray[np.int64], ctas: Floats) -> KernelProfile:
     """The kernel's profile with a value for each configuration where it depends on it."""
     copies = score_copies(knobs, path)
-    return replace(
-        base,
-        # Not only wgmma and tcgen05 fetch operands while they compute: ptxas moves the loads of mma.sync's next operands
-        # between the instructions of this one, so that the two pipes work at once even in a single warp.
-        operands="async",
-        operand_rows=np.where(path >= TCGEN05, 128, 64),
-        mma_fraction=mma_fraction(gpu, knobs, path, copies),
-        overlap=overlap(streams(knobs, path, ctas)),
-        in_flight=ctas,
-    )
+    varied: dict[str, Any] = {
+        "operand_rows": np.where(path >= TCGEN05, 128, 64),
+        "mma_fraction": mma_fraction(gpu, knobs, path, copies),
+        "overlap": overlap(streams(knobs, path, ctas)),
+        "in_flight": ctas,
+    }
+    # Not only wgmma and tcgen05 fetch operands while they compute: ptxas moves the loads of mma.sync's next operands between
+    # the instructions of this one, so that the two pipes work at once even in a single warp.
+    return replace(base, operands="async", **varied)
 
 
 def modelled_pipes(
@@ -277,7 +290,9 @@ def _sync_bytes(knobs: Knobs, path: NDArray[np.int64]) -> Floats:
     return np.asarray(np.where(dealt_by_columns(knobs, path), by_columns, by_rows), dtype=float)
 
 
-def compiled_pipes(gpu: GPU, results: Sequence[CheckResult], which: int, modelled: dict[str, Floats]) -> dict[str, Floats]:
+def compiled_pipes(
+    gpu: GPU, results: Sequence[CheckResult], which: int, modelled: dict[str, Floats]
+) -> dict[str, Floats]:
     """Cycles of each pipe from the instructions of the compiled loop: 0 the full, 1 the partial one where there are two.
 
     Operands that the tensor cores read from shared memory on their own are in no instruction of a warp: for these the
@@ -289,7 +304,9 @@ def compiled_pipes(gpu: GPU, results: Sequence[CheckResult], which: int, modelle
         found = sass_rank.tile_cycles(gpu, loops[min(which, len(loops) - 1)], result.facts.config.dtype).units
         issued = loops[min(which, len(loops) - 1)].warp_instructions
         local = issued.get("local", 0.0) + issued.get("shuffle", 0.0)
-        cycles.append((*(found[name] for name in ("tensor", "exp", "fp32", "alu")), found["shared"], local, found["issue"]))
+        cycles.append(
+            (*(found[name] for name in ("tensor", "exp", "fp32", "alu")), found["shared"], local, found["issue"])
+        )
     tensor, exp, fp32, alu, shared, local, issue = np.array(cycles).T
     local_cycles = local * WARP * 4 / gpu.smem_bytes_per_clock_per_sm
     smem = np.maximum(shared + local_cycles, modelled["smem"])

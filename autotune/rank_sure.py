@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..simulator.tiles import Floats
 
 #: Standard deviation of log(forecast / measured) among configurations of one shape. A prior until ranking is measured on
-#: runs of attncast's own kernels: the published tables of autotune.judge scatter by SPREAD_SEEN.
+#: runs of attncast's own kernels: the seven published tables of autotune.judge scatter by 14%.
 SPREAD = 0.15
 #: Steps of a knob (a doubling of a tile, a pipeline stage) over which errors stay alike: a correlation of exp(-1/2) at one.
 REACH_STEPS = 1.0
@@ -20,7 +20,7 @@ def sure(time_s: Floats, codes: NDArray[np.float64]) -> float:
     """Chance that the first configuration is within 5% of the best (0 to 1).
 
     Args:
-        time_s: forecasts, rising; as many of them as there are codes count.
+        time_s: forecasts, of the first configuration first.
         codes: coordinates of the knobs, shape (configurations, coordinates).
 
     Errors of the forecasts are drawn from a normal distribution with standard deviation SPREAD, alike for configurations

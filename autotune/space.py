@@ -19,6 +19,7 @@ from ..simulator.profile import KernelProfile
 from ..simulator.tiles import TileWork
 from ..simulator.workload import DTYPE_BYTES, Grid, Workload
 from .knobs import Knob, Level, Power, Value
+from .rank_machine import launched_warps
 
 Column = NDArray[Any]
 MMA_ROWS = 16  # least rows and columns of a tile: one mma.sync
@@ -144,12 +145,14 @@ def runnable(gpu: GPU, columns: Mapping[str, Column]) -> Column:
     """Which combinations a GPU can run at all, shape (configurations,).
 
     A wgmma or tcgen05 instruction is issued for four warps: a tile tall enough for one has no use for fewer. Triton
-    splits work over warps only where loads go through tensor descriptors.
+    specialises warps where loads go through tensor descriptors and tiles are tall enough for tcgen05, and launches more
+    of them (see launched_warps), which have to find room in a CTA.
     """
     keep = np.ones(columns["BLOCK_M"].size, dtype=bool)
     if architecture_number(gpu.arch) in (90, 100, 103):
         keep &= (columns["BLOCK_M"] < 64) | (columns["num_warps"] >= WARPGROUP)
     if "WARP_SPECIALIZE" in columns:
-        specialised = columns["WARP_SPECIALIZE"]
-        keep &= ~specialised | (columns["USE_TMA"] & (columns["BLOCK_M"] >= 64) & (columns["num_stages"] >= 2))
+        pipelined = columns["USE_TMA"] & (columns["BLOCK_M"] >= 64) & (columns["num_stages"] >= 2)
+        room = launched_warps(columns["num_warps"]) * 32 <= gpu.max_threads_per_cta
+        keep &= ~columns["WARP_SPECIALIZE"] | (pipelined & room)
     return keep

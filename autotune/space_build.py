@@ -14,7 +14,7 @@ from ..kernels.space import architecture_number
 from ..simulator.patterns import Neighborhood, Pattern, parse_pattern
 from ..simulator.profile import DECODE_QUERIES, KernelProfile, choose_profile
 from ..simulator.workload import Workload, grid_text
-from .knobs import Category, Knob, Level, Shape
+from .knobs import Category, Knob, Level, Power, Shape
 from .space import MMA_ROWS, Column, Space, Tiling, check, product, runnable, triton_knobs
 from .space_tiles import grid_tilings, library_tilings
 
@@ -54,7 +54,9 @@ def build(kernel: str, gpu: GPU, workload: Workload, pattern: Pattern, row_order
     """
     pattern.check(workload)
     if len(pattern.layers()) > 1:
-        raise InputError(f"pattern '{pattern}' differs from layer to layer: expected one pattern, tune each of its layers")
+        raise InputError(
+            f"pattern '{pattern}' differs from layer to layer: expected one pattern, tune each of its layers"
+        )
     family = pattern.family
     profile = choose_profile(kernel, gpu, family, workload.dtype, max(workload.head_dim, workload.dim_v))
     if kernel == "natten":
@@ -83,7 +85,7 @@ def _decode(gpu: GPU, workload: Workload, pattern: Pattern, profile: KernelProfi
     keys = DECODE_KEYS if max(workload.head_dim, workload.dim_v) <= 128 else DECODE_KEYS // 2
     tiling = Tiling(pattern, (rows,), (keys,), pattern.tile_work(workload, (rows,), (keys,)))
     most = int(max(1, min(MOST_SPLITS, tiling.work.visited_max)))
-    splits = Level("splits", tuple(range(1, most + 1)), 1)
+    splits = Power("splits", tuple(range(1, most + 1)), 1)
     columns = product([splits])
     count = columns["splits"].size
     return Space(

@@ -14,7 +14,7 @@ from ..hwmodels import GPU
 from ..simulator.patterns import Neighborhood
 from ..simulator.patterns.neighborhood import axis_work
 from ..simulator.profile import KernelProfile
-from ..simulator.tiles import Ints
+from ..simulator.tiles import Floats
 from ..simulator.workload import Grid, Workload
 from .space import Tiling
 
@@ -23,7 +23,9 @@ SPACES = Path(__file__).parent / "spaces"
 MASKED_COST = 1.5
 
 
-def grid_tilings(pattern: Neighborhood, workload: Workload, sizes: Sequence[tuple[int, int]]) -> tuple[list[Tiling], int]:
+def grid_tilings(
+    pattern: Neighborhood, workload: Workload, sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Tiling], int]:
     """Tilings of a neighborhood for each (Q tokens, KV tokens), and how many shapes were counted.
 
     Every pair of shapes of powers of two is counted exactly. For one size, a tile costs the same whatever its shape, so
@@ -55,7 +57,7 @@ def grid_tilings(pattern: Neighborhood, workload: Workload, sizes: Sequence[tupl
     return list(kept.values()), counted
 
 
-def _axis_tables(pattern: Neighborhood, workload: Workload) -> list[tuple[Ints, Ints]]:
+def _axis_tables(pattern: Neighborhood, workload: Workload) -> list[tuple[Floats, Floats]]:
     """For each axis visited and full KV tiles in all, by the logarithms of the Q and the KV tile's length on it."""
     tables = []
     for axis, length in enumerate(workload.grid):
@@ -66,7 +68,7 @@ def _axis_tables(pattern: Neighborhood, workload: Workload) -> list[tuple[Ints, 
             np.array([[work.visited_total for work in row] for row in works], dtype=float),
             np.array([[work.full_total for work in row] for row in works], dtype=float),
         ))  # fmt: skip
-    return tables  # type: ignore[return-value]
+    return tables
 
 
 def _log2(length: int) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,13 +16,13 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU, load_gpu
 from ..kernels.check import CheckResult, check_jobs
+from ..kernels.facts import CompileFacts
 from ..kernels.space import KernelConfig
 from ..kernels.static_report import HOPELESS_SPILL_BYTES
 from ..simulator.patterns import Pattern, parse_pattern
 from ..simulator.predict import DEFAULT_CONDITIONS, Conditions, bound_by
-from ..simulator.tiles import Ints
 from ..simulator.workload import Workload
-from .rank import Ranked, costs_at, feasible, rank, take
+from .rank import Ranked, costs_at, feasible, rank
 from .rank_machine import held_by_compiler
 from .rank_sure import sure
 from .result import Candidate, Resources, SpaceCounts, Tuning
@@ -29,7 +31,8 @@ from .space_build import build, choose_kernel
 
 Effort = Literal["instant", "quick", "full"]
 EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
-QUICK = 16  # configurations that "quick" compiles, and again as long as none of them is fit to run
+QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
+QUICK_S = 12.0  # seconds after which "quick" starts no further compilation: those under way take a few more
 KEPT = 64  # configurations of a ranking that are given back
 MEASURED = 8  # that are measured: enough that the best is among them (see autotune.judge)
 
@@ -73,9 +76,9 @@ def tune(
         workload, pattern, gpu: the problem; pattern and GPU by name or as objects.
         kernel: "triton" (attncast's own), "flex" (FlexAttention), "natten"; "auto": what users of the GPU run for the
             pattern where that can be tuned, else "triton".
-        effort: "instant" compiles nothing; "quick" compiles the best 16 for the GPU and ranks them again with the compiler's
-            registers, spills and instructions; "full" does so with every configuration that may run. Compilations are kept
-            on disk, so that a run that was interrupted goes on where it stopped.
+        effort: "instant" compiles nothing; "quick" compiles the best 16 for the GPU, or as many as QUICK_S allows, and ranks
+            them again with the compiler's registers, spills and instructions; "full" does so with every configuration that
+            may run. Compilations are kept on disk: a run that was interrupted goes on where it stopped.
         executor, workers: run the compilations (see kernels.compile).
         on_compiled: sees each compilation come in.
         measure: runs a configuration on a GPU; the best are then measured and ranked by that.
@@ -98,7 +101,7 @@ def tune(
             f"no configuration of kernel {chosen!r} for head dim {workload.head_dim} fits {gpu.key} "
             f"({gpu.smem_bytes_per_cta:,} bytes of shared memory for a CTA, {gpu.registers_per_sm:,} registers)"
         )
-    ranked = rank(space, gpu, workload, conditions, index, held)
+    everything = ranked = rank(space, gpu, workload, conditions, index, held)
     feasible_count, compiled_count = int(index.size), 0
     ruled_out: list[Candidate] = []
     notes = list(space.notes)
@@ -120,15 +123,28 @@ def tune(
         kernel=chosen,
         workload=workload,
         pattern=str(pattern),
-        effort=effort,  # type: ignore[arg-type]
+        effort=effort,
         ranking=tuple(ranking),
         ruled_out=tuple(ruled_out),
         space=SpaceCounts(space.total, feasible_count, compiled_count),
         seconds=time.perf_counter() - begin,
-        sure=sure(ranked.time_s, space.codes(ranked.index[:KEPT])),
+        sure=_sure(space, ranked, everything, ruled_out),
         notes=tuple(notes),
     )
     return tuning if measure is None else measured(tuning, measure)
+
+
+def _sure(space: Space, ranked: Ranked, everything: Ranked, ruled_out: Sequence[Candidate]) -> float:
+    """Chance that the first of ``ranked`` is near the best of all that may run, compiled or not."""
+    out = [dict(candidate.config) for candidate in ruled_out]
+    left = [
+        place
+        for place, index in enumerate(everything.index[: 2 * KEPT].tolist())
+        if index not in set(ranked.index.tolist()) and space.config(index) not in out
+    ]
+    index = np.concatenate([ranked.index[:KEPT], everything.index[left][:KEPT]])
+    times = np.concatenate([ranked.time_s[:KEPT], everything.time_s[left][:KEPT]])
+    return sure(times, space.codes(index))
 
 
 def measured(tuning: Tuning, measure: Measure, most: int = MEASURED) -> Tuning:
@@ -182,19 +198,19 @@ def _compiled(
     fit: list[int] = []
     total = step
 
+    done = 0
+
     def count(_: object) -> None:
         nonlocal done
         done += 1
         if on_compiled:
             on_compiled(Progress(done, total))
 
-    done = 0
     for first in range(0, len(distinct), step):
-        batch = distinct[first : first + step]
+        batch = _variety(distinct[first : first + step])
         total = first + len(batch)
-        jobs = [(gpu, config) for config in batch]
-        results = check_jobs(jobs, executor=executor, workers=workers, on_result=count)
-        known |= dict(zip(batch, results, strict=True))
+        seconds = QUICK_S if effort == "quick" else math.inf
+        known |= _check(gpu, batch, seconds, executor, workers, count)
         fit = [place for place, config in enumerate(configs) if config in known and not problem(known[config])]
         if fit:
             break
@@ -211,6 +227,44 @@ def _compiled(
     again = rank(space, gpu, workload, conditions, ranked.index[fit], held_by_compiler(results), results)
     by_index = {int(ranked.index[place]): known[configs[place]] for place in fit}
     return again, [by_index[int(i)] for i in again.index], ruled_out, len(known)
+
+
+def _variety(configs: Sequence[KernelConfig]) -> list[KernelConfig]:
+    """The same in an order where those that only differ in pipeline stages from an earlier one come later."""
+    seen: Counter[KernelConfig] = Counter()
+    turns = []
+    for config in configs:
+        turns.append(seen[replace(config, num_stages=1)])
+        seen[replace(config, num_stages=1)] += 1
+    return [configs[place] for place in sorted(range(len(configs)), key=lambda place: turns[place])]
+
+
+class _OutOfTime(Exception):
+    """Time is up for compiling."""
+
+
+def _check(
+    gpu: GPU,
+    configs: Sequence[KernelConfig],
+    seconds: float,
+    executor: Executor | None,
+    workers: int | None,
+    count: Callable[[object], None],
+) -> dict[KernelConfig, CheckResult]:
+    """Compile configurations, the first first, and no more after so many seconds: at least one."""
+    begin = time.perf_counter()
+    came: list[KernelConfig] = []
+
+    def on_result(facts: CompileFacts) -> None:
+        came.append(facts.config)
+        count(facts)
+        if len(came) < len(configs) and time.perf_counter() - begin > seconds:
+            raise _OutOfTime
+
+    with suppress(_OutOfTime):
+        check_jobs([(gpu, config) for config in configs], executor=executor, workers=workers, on_result=on_result)
+    # Those that came in are on disk: this only reads them.
+    return dict(zip(came, check_jobs([(gpu, config) for config in came]), strict=True))
 
 
 def problem(result: CheckResult) -> str:
@@ -259,7 +313,11 @@ def _candidate(space: Space, ranked: Ranked, place: int, result: CheckResult | N
     if result is not None and result.facts.ok:
         facts = result.facts
         resources = Resources(
-            facts.registers or 0, facts.spill_bytes or 0, facts.shared_bytes or 0, facts.tmem_columns or 0, result.ctas_per_sm
+            facts.registers or 0,
+            facts.spill_bytes or 0,
+            facts.shared_bytes or 0,
+            facts.tmem_columns or 0,
+            result.ctas_per_sm,
         )
     return Candidate(
         space.config(int(ranked.index[place])),
