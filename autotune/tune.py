@@ -34,19 +34,6 @@ EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
 QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
 QUICK_S = 12.0  # seconds after which "quick" starts no further compilation: those under way take a few more
 KEPT = 64  # configurations of a ranking that are given back
-MEASURED = 8  # that are measured: enough that the best is among them (see autotune.judge)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One configuration on a GPU: median seconds, half the distance of the quartiles; or why it failed."""
-
-    median_s: float
-    spread_s: float
-    problem: str = ""
-
-
-Measure = Callable[[Candidate], Measurement]
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ def tune(
     executor: Executor | None = None,
     workers: int | None = None,
     on_compiled: Callable[[Progress], None] | None = None,
-    measure: Measure | None = None,
+    refine: Callable[[Tuning], Tuning] | None = None,
 ) -> Tuning:
     """Rank the configurations of a kernel.
 
@@ -81,7 +68,7 @@ def tune(
             may run. Compilations are kept on disk: a run that was interrupted goes on where it stopped.
         executor, workers: run the compilations (see kernels.compile).
         on_compiled: sees each compilation come in.
-        measure: runs a configuration on a GPU; the best are then measured and ranked by that.
+        refine: measures the best on a GPU and ranks again what the forecast ranked.
 
     Raises:
         InputError: the problem does not fit the kernel or the GPU, or nothing of the space can run.
@@ -131,7 +118,7 @@ def tune(
         sure=_sure(space, ranked, everything, ruled_out),
         notes=tuple(notes),
     )
-    return tuning if measure is None else measured(tuning, measure)
+    return tuning if refine is None else refine(tuning)
 
 
 def _sure(space: Space, ranked: Ranked, everything: Ranked, ruled_out: Sequence[Candidate]) -> float:
@@ -145,33 +132,6 @@ def _sure(space: Space, ranked: Ranked, everything: Ranked, ruled_out: Sequence[
     index = np.concatenate([ranked.index[:KEPT], everything.index[left][:KEPT]])
     times = np.concatenate([ranked.time_s[:KEPT], everything.time_s[left][:KEPT]])
     return sure(times, space.codes(index))
-
-
-def measured(tuning: Tuning, measure: Measure, most: int = MEASURED) -> Tuning:
-    """The tuning with its ``most`` first configurations measured and put in that order; what fails is ruled out.
-
-    Raises:
-        InputError: every one of them failed.
-    """
-    begin = time.perf_counter()
-    ran: list[Candidate] = []
-    failed: list[Candidate] = []
-    for candidate in tuning.ranking[:most]:
-        found = measure(candidate)
-        if found.problem:
-            failed.append(replace(candidate, problem=found.problem))
-        else:
-            ran.append(replace(candidate, measured_s=found.median_s, spread_s=found.spread_s))
-    if not ran:
-        raise InputError(f"all {len(failed)} configurations that were measured failed: {failed[0].problem}")
-    ran.sort(key=lambda candidate: candidate.measured_s or math.inf)
-    return replace(
-        tuning,
-        ranking=(*ran, *tuning.ranking[most:]),
-        ruled_out=(*tuning.ruled_out, *failed),
-        space=replace(tuning.space, measured=len(ran) + len(failed)),
-        seconds=tuning.seconds + time.perf_counter() - begin,
-    )
 
 
 def _compiled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from .output import print_object, print_table
 
 if TYPE_CHECKING:
     from ..autotune.result import Candidate, Tuning
-    from ..autotune.tune import Measure
 
 SHOWN = 5
 FORMS = ("triton", "flex", "natten", "serving", "t4", "json")
@@ -89,6 +88,16 @@ def tune(
     if sweep_file is not None:
         if measure:
             raise InputError("--sweep and --measure were both given: expected one of them, a sweep forecasts")
+        for name, value in (
+            ("-g", gpu),
+            ("-i", grid),
+            ("-n", heads),
+            ("-d", head_dim),
+            ("-p", pattern),
+            ("--mask", mask),
+        ):
+            if value is not None:
+                raise InputError(f"--sweep and {name} {str(value)!r} were both given: the file names the problems")
         _sweep(sweep_file, output, form)
         return
     for name, value in (("-g", gpu), ("-i", grid), ("-n", heads), ("-d", head_dim)):
@@ -115,10 +124,10 @@ def tune(
         dtype=dtype,
     )
     wanted, model = read_pattern(pattern, mask), load_gpu(gpu)
-    runs = _measure(budget) if measure else None
+    refine = _measured(budget) if measure else None
     with _progress("compiling", effort != "instant") as step:
         tuning = search(
-            workload, wanted, model, kernel, effort=effort, workers=workers, measure=runs,
+            workload, wanted, model, kernel, effort=effort, workers=workers, refine=refine,
             on_compiled=lambda progress: step(progress.done, progress.total),
         )  # fmt: skip
     if form is not None or output is not None:
@@ -178,8 +187,8 @@ def _resources(candidate: Candidate) -> str:
     return f"{found.registers} regs{spills}, {found.shared_bytes / 1024:.0f} KiB{tmem}, {found.ctas_per_sm} CTA/SM"
 
 
-def _measure(budget: str | None) -> Measure:
-    """What runs a configuration on the GPU of this machine. Raises InputError where there is none."""
+def _measured(budget: str | None) -> Callable[[Tuning], Tuning]:
+    """What measures a ranking on the GPU of this machine. Raises InputError where there is none."""
     if budget is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)?s?", budget):
         raise InputError(f"budget {budget!r} cannot be read: expected seconds, e.g. 120s, or runs, e.g. 200")
     try:
