@@ -205,7 +205,8 @@ def costs_at(costs: Costs, index: Any) -> Costs:
         if isinstance(value, dict):
             return {name: picked(part) for name, part in value.items()}
         if isinstance(value, np.ndarray):
-            return np.broadcast_to(value, costs.time_s.shape)[index]
+            shape = costs.time_s.shape
+            return (value if value.shape == shape else np.broadcast_to(value, shape))[index]
         return type(value)(*(picked(getattr(value, item.name)) for item in fields(value)))
 
     return Costs(*(picked(getattr(costs, item.name)) for item in fields(Costs)))

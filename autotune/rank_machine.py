@@ -191,10 +191,10 @@ def overlap(count: Floats) -> Floats:
 
 def mma_fraction(gpu: GPU, knobs: Knobs, path: NDArray[np.int64], copies: Floats) -> Floats:
     """Share of the tensor peak, both products together and repeated scores included."""
-    narrow = np.minimum(1.0, knobs.keys / sass_rank._WGMMA_FULL_COLUMNS)
-    narrow_v = np.minimum(1.0, knobs.dim_v / sass_rank._WGMMA_FULL_COLUMNS)
-    half = np.where(knobs.rows < 128, sass_rank._TCGEN05_M64_SHARE, 1.0)
-    sync = np.full_like(half, sass_rank._MMA_SYNC_SHARE.get(gpu.generation, 1.0))
+    narrow = np.minimum(1.0, knobs.keys / sass_rank.WGMMA_FULL_COLUMNS)
+    narrow_v = np.minimum(1.0, knobs.dim_v / sass_rank.WGMMA_FULL_COLUMNS)
+    half = np.where(knobs.rows < 128, sass_rank.TCGEN05_M64_SHARE, 1.0)
+    sync = np.full_like(half, sass_rank.MMA_SYNC_SHARE.get(gpu.generation, 1.0))
     scores = np.choose(np.minimum(path, TCGEN05), [sync, narrow, half])
     output = np.choose(np.minimum(path, TCGEN05), [sync, narrow_v * np.ones_like(half), half])
     dim, dim_v = knobs.dim, knobs.dim_v

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from contextlib import suppress
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU, load_gpu
 from ..kernels.check import CheckResult, check_jobs
-from ..kernels.facts import CompileFacts
+from ..kernels.compile_worker import die_with_parent
 from ..kernels.space import KernelConfig
 from ..kernels.static_report import HOPELESS_SPILL_BYTES
 from ..simulator.patterns import Pattern, parse_pattern
@@ -32,7 +33,7 @@ from .space_build import build, choose_kernel
 Effort = Literal["instant", "quick", "full"]
 EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
 QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
-QUICK_S = 12.0  # seconds after which "quick" starts no further compilation: those under way take a few more
+QUICK_S = 12.0  # seconds after which "quick" starts no further compilation; those under way take a few more
 KEPT = 64  # configurations of a ranking that are given back
 
 
@@ -98,6 +99,11 @@ def tune(
         ranked, results, ruled_out, compiled_count = _compiled(
             space, gpu, workload, pattern, conditions, ranked, effort, executor, workers, on_compiled
         )
+        wanted = min(QUICK, feasible_count)
+        if effort == "quick" and compiled_count < wanted:
+            notes.append(
+                f"Compiled {compiled_count} of the best {wanted}: all there was time for; again, it goes on from there."
+            )
     elif effort != "instant":
         notes.append(f"Nothing to compile: effort {effort!r} gives what 'instant' does.")
     by_index = dict(zip(ranked.index.tolist(), results, strict=False)) if compiles else {}
@@ -124,10 +130,11 @@ def tune(
 def _sure(space: Space, ranked: Ranked, everything: Ranked, ruled_out: Sequence[Candidate]) -> float:
     """Chance that the first of ``ranked`` is near the best of all that may run, compiled or not."""
     out = [dict(candidate.config) for candidate in ruled_out]
+    known = set(ranked.index.tolist())
     left = [
         place
         for place, index in enumerate(everything.index[: 2 * KEPT].tolist())
-        if index not in set(ranked.index.tolist()) and space.config(index) not in out
+        if index not in known and space.config(index) not in out
     ]
     index = np.concatenate([ranked.index[:KEPT], everything.index[left][:KEPT]])
     times = np.concatenate([ranked.time_s[:KEPT], everything.time_s[left][:KEPT]])
@@ -199,10 +206,6 @@ def _variety(configs: Sequence[KernelConfig]) -> list[KernelConfig]:
     return [configs[place] for place in sorted(range(len(configs)), key=lambda place: turns[place])]
 
 
-class _OutOfTime(Exception):
-    """Time is up for compiling."""
-
-
 def _check(
     gpu: GPU,
     configs: Sequence[KernelConfig],
@@ -211,20 +214,27 @@ def _check(
     workers: int | None,
     count: Callable[[object], None],
 ) -> dict[KernelConfig, CheckResult]:
-    """Compile configurations, the first first, and no more after so many seconds: at least one."""
+    """Compile configurations, first things first, and start no more after so many seconds: at least one for each worker.
+
+    An executor of the caller's own is given all of them at once.
+    """
+    if executor is not None or math.isinf(seconds):
+        jobs = [(gpu, config) for config in configs]
+        results = check_jobs(jobs, executor=executor, workers=workers, on_result=count)
+        return dict(zip(configs, results, strict=True))
     begin = time.perf_counter()
-    came: list[KernelConfig] = []
-
-    def on_result(facts: CompileFacts) -> None:
-        came.append(facts.config)
-        count(facts)
-        if len(came) < len(configs) and time.perf_counter() - begin > seconds:
-            raise _OutOfTime
-
-    with suppress(_OutOfTime):
-        check_jobs([(gpu, config) for config in configs], executor=executor, workers=workers, on_result=on_result)
-    # Those that came in are on disk: this only reads them.
-    return dict(zip(came, check_jobs([(gpu, config) for config in came]), strict=True))
+    found: dict[KernelConfig, CheckResult] = {}
+    width = workers or min(8, os.cpu_count() or 1)
+    # One pool for all, since a worker takes seconds to start; spawned, so that its processes may fork.
+    with ProcessPoolExecutor(
+        width, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
+    ) as pool:
+        for first in range(0, len(configs), width):
+            chunk = configs[first : first + width]
+            found |= zip(chunk, check_jobs([(gpu, c) for c in chunk], executor=pool, on_result=count), strict=True)
+            if time.perf_counter() - begin > seconds:
+                break
+    return found
 
 
 def problem(result: CheckResult) -> str:

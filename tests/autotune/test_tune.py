@@ -113,22 +113,27 @@ def test_quick_compiles_and_ranks_again(tmp_path, monkeypatch):
     assert again.sure == found.sure
 
 
-def test_out_of_time_keeps_what_came_in(monkeypatch):
+def test_no_compilation_is_started_when_time_is_up(monkeypatch):
     configs = [KernelConfig(num_stages=stages) for stages in (2, 3, 4)]
-    jobs_seen = []
+    seen = []
 
-    def check_jobs(jobs, *, on_result=None, **_):
-        jobs_seen.append([config for _, config in jobs])
-        for _, config in jobs:
-            if on_result:
-                on_result(facts(config={"num_stages": config.num_stages}))
-        return [judge(gpu, facts(config={"num_stages": config.num_stages})) for gpu, config in jobs]
+    def check_jobs(jobs, *, on_result, **_):
+        seen.append([config for _, config in jobs])
+        made = [facts(config={"num_stages": config.num_stages}) for _, config in jobs]
+        for one in made:
+            on_result(one)
+        return [judge(gpu, one) for (gpu, _), one in zip(jobs, made, strict=True)]
 
     monkeypatch.setattr(module, "check_jobs", check_jobs)
-    found = module._check(load_gpu("h100"), configs, -1.0, None, None, lambda _: None)
-    assert list(found) == configs[:1]
-    assert jobs_seen == [configs, configs[:1]]
-    assert list(module._check(load_gpu("h100"), configs, math.inf, None, None, lambda _: None)) == configs
+    count = []
+    found = module._check(load_gpu("h100"), configs, -1.0, None, 2, count.append)
+    assert list(found) == configs[:2]
+    assert seen == [configs[:2]]
+    assert len(count) == 2
+    assert list(module._check(load_gpu("h100"), configs, 1000.0, None, 2, count.append)) == configs
+    assert seen[1:] == [configs[:2], configs[2:]]
+    assert list(module._check(load_gpu("h100"), configs, math.inf, None, 2, count.append)) == configs
+    assert seen[3:] == [configs]
 
 
 def test_variety_puts_other_tiles_before_other_pipelines():
