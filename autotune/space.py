@@ -25,6 +25,7 @@ Column = NDArray[Any]
 MMA_ROWS = 16  # least rows and columns of a tile: one mma.sync
 WARPGROUP = 4  # warps that issue one wgmma, or read tensor memory, together
 MOST_STAGES = 5
+MOST_TILE = 1024  # rows or keys that kernels.space compiles
 ACCUMULATOR_BYTES = 4
 
 
@@ -123,7 +124,7 @@ def triton_knobs(gpu: GPU, workload: Workload, most_tile: int | None = None) -> 
     most ``most_tile`` tokens.
     """
     dim, dim_v = padded(workload.head_dim), padded(workload.dim_v)
-    limit = most_tile or math.inf
+    limit = most_tile or MOST_TILE
     rows = powers(MMA_ROWS, min(limit, gpu.registers_per_sm / 2 / dim_v))
     kv_bytes = (dim + dim_v) * DTYPE_BYTES[workload.dtype]
     keys = powers(MMA_ROWS, min(limit, gpu.smem_bytes_per_cta / kv_bytes))

@@ -121,7 +121,7 @@ def _attention(gpu: GPU, workload: Workload, pattern: Pattern, profile: KernelPr
     knobs, columns, tiling = _crossed(knobs, columns, tilings, row_order and isinstance(pattern, Neighborhood))
     return Space(
         "triton", "attention", knobs, columns, profile, tuple(tilings), tiling, columns["BLOCK_M"], columns["BLOCK_N"],
-        total, notes,
+        max(total, tiling.size), notes,
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def _flex(gpu: GPU, workload: Workload, pattern: Pattern, profile: KernelProfile
     counted = 1
     if isinstance(pattern, Neighborhood) and pattern.order is None:
         blocks, counted = grid_tilings(pattern, workload, [(BLOCK, BLOCK)])
-        if row_order:
+        if row_order or not blocks:  # a grid of fewer tokens than a block has no shape for one
             blocks += _row_tilings(pattern, workload, [(BLOCK, BLOCK)])
             counted += 1
         tilings = [_within(block, m, n) for block in blocks for m, n in sizes]

@@ -16,7 +16,7 @@ from ..simulator.patterns.neighborhood import axis_work
 from ..simulator.profile import KernelProfile
 from ..simulator.tiles import Floats
 from ..simulator.workload import Grid, Workload
-from .space import Tiling
+from .space import MMA_ROWS, Tiling
 
 SPACES = Path(__file__).parent / "spaces"
 # A masked tile in full ones: measured masked kernels run 1.4 to 1.6 times slower per tile (NATTEN on H100, 1-D to 3-D).
@@ -28,17 +28,21 @@ def grid_tilings(
 ) -> tuple[list[Tiling], int]:
     """Tilings of a neighborhood for each (Q tokens, KV tokens), and how many shapes were counted.
 
-    Every pair of shapes of powers of two is counted exactly. For one size, a tile costs the same whatever its shape, so
-    the pair that visits least wins, or the one that masks less; only these are kept.
+    Sizes that no shape within the grid has are left out. Every pair of shapes of powers of two is counted exactly. For one
+    size a tile costs the same whatever its shape, so the pair that visits least wins, or the one that masks less: only these
+    are kept.
     """
     tokens = sorted({size for pair in sizes for size in pair})
-    shapes = {size: _shapes(size, workload.grid) for size in tokens}
+    limits = _limits(workload.grid)
+    shapes = {size: _shapes(size, limits) for size in tokens}
     tables = _axis_tables(pattern, workload)
     kept: dict[tuple[Grid, Grid], Tiling] = {}
     counted = 0
     for q_tokens, kv_tokens in sizes:
         qs, kvs = shapes[q_tokens], shapes[kv_tokens]
         counted += len(qs) * len(kvs)
+        if not qs or not kvs:
+            continue
         visited, full = (
             np.prod(
                 [
@@ -60,8 +64,8 @@ def grid_tilings(
 def _axis_tables(pattern: Neighborhood, workload: Workload) -> list[tuple[Floats, Floats]]:
     """For each axis visited and full KV tiles in all, by the logarithms of the Q and the KV tile's length on it."""
     tables = []
-    for axis, length in enumerate(workload.grid):
-        lengths = [1 << e for e in range((length - 1).bit_length() + 1)]
+    for axis, (length, limit) in enumerate(zip(workload.grid, _limits(workload.grid), strict=True)):
+        lengths = [1 << e for e in range(limit.bit_length())]
         settings = (pattern.window[axis], pattern.stride[axis], pattern.dilation[axis], pattern.causal[axis])
         works = [[axis_work(length, *settings, q, kv, "static") for kv in lengths] for q in lengths]
         tables.append((
@@ -75,10 +79,15 @@ def _log2(length: int) -> int:
     return length.bit_length() - 1
 
 
-def _shapes(tokens: int, grid: Grid, least: int = 1) -> list[Grid]:
-    """Shapes of so many tokens, powers of two from ``least`` on every axis, no axis longer than its grid rounded up."""
-    limits = [1 << (length - 1).bit_length() for length in grid]
-    choices = [[1 << e for e in range(limit.bit_length()) if least <= 1 << e <= max(limit, least)] for limit in limits]
+def _limits(grid: Grid) -> Grid:
+    """Longest useful tile on each axis: its length rounded up to a power of two; the last may hold the least tile alone."""
+    *others, last = (1 << (length - 1).bit_length() for length in grid)
+    return (*others, max(last, MMA_ROWS))
+
+
+def _shapes(tokens: int, limits: Grid, least: int = 1) -> list[Grid]:
+    """Shapes of so many tokens, powers of two from ``least`` up to a limit on every axis."""
+    choices = [[1 << e for e in range(limit.bit_length()) if 1 << e >= least] for limit in limits]
     return [shape for shape in itertools.product(*choices) if math.prod(shape) == tokens]
 
 

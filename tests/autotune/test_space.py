@@ -122,6 +122,18 @@ def test_cutlass_shapes_are_those_of_the_library(axes):
     assert set(zip(space.columns["q_tile"], space.columns["kv_tile"], strict=True)) == library
 
 
+@pytest.mark.parametrize("kernel", ["triton", "flex"])
+@pytest.mark.parametrize("grid", [(4,), (3, 5), (2, 2, 3)])
+@pytest.mark.parametrize("dim", [16, 256])
+def test_grids_smaller_than_a_tile_have_a_space(kernel, grid, dim):
+    window = "x".join(["2"] * len(grid))
+    model = load_gpu("rtx5090")
+    space = build(kernel, model, Workload(grid, 2, dim), parse_pattern(f"na window={window}"))
+    assert 0 < space.size <= space.total
+    assert feasible(space, model, Workload(grid, 2, dim))[0].size
+    assert max(space.block_m) <= 1024
+
+
 def test_row_order_is_offered_beside_tiles_on_the_grid():
     space = build("flex", load_gpu("h100"), Workload((16, 32), 4, 64), parse_pattern("na window=5x5"), row_order=True)
     assert set(space.columns["order"]) == {"tiles", "row"}
