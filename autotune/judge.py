@@ -1,8 +1,8 @@
 """Rankings held against measured configurations: ``python -m attncast.autotune.judge [FILE]``.
 
 FILE is a table of measured runs with a ``config`` column (see validation.measured); the packaged one holds published
-tables and winners, each with its source. Within a shape only: across shapes every model ranks well. Nothing of the ranking
-is fitted to these rows.
+tables and winners, each with its source. Within a shape only: across shapes every model ranks well. No constant of the
+ranking is fitted to these rows; but which effects it counts was decided with them in view, so they are no unseen test of it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
         place = int(np.searchsorted(found.time_s, found.time_s[at[0]] * (1 - 1e-9)))
         return Judgement(
             name, (run.config,), found.time_s[at], measured_s, np.ones(1, dtype=bool), place, int(found.index.size),
-            float(found.time_s[at[0]] / found.time_s[0] - 1.0), _text(space, int(found.index[0])),
+            max(0.0, float(found.time_s[at[0]] / found.time_s[0] - 1.0)), _text(space, int(found.index[0])),
         )  # fmt: skip
     keep = np.flatnonzero(np.isin(index, places))
     found = rank(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from attncast.autotune.rank_sure import sure
 from attncast.autotune.space_build import build
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Workload, parse_pattern
-from attncast.simulator.predict import DEFAULT_CONDITIONS
+from attncast.simulator.forecast import forecast
+from attncast.simulator.pipes import TileShape, tile_cycles
+from attncast.simulator.predict import DEFAULT_CONDITIONS, single_call
+from attncast.simulator.profile import load_profile
 
 LONG = Workload((2048,), 16, 128)
 NA = parse_pattern("na window=18x24x24 stride=16x8x8")
@@ -160,6 +164,22 @@ def test_decode_splits_a_small_batch_and_not_a_large_one():
     assert splits > 8
     assert gain > 3
     assert best(512)[1] < 1.1  # without a split it is as fast
+
+
+def test_a_tile_that_is_told_replaces_the_model():
+    model, pattern = load_gpu("h100"), parse_pattern("causal")
+    profile = load_profile("triton", model)
+    work = pattern.tile_work(LONG, (128,), (128,))
+    call = single_call(model, profile, LONG, pattern, ((128,), (128,)), work, DEFAULT_CONDITIONS)
+    clock_hz = model.clock_hz * model.sustained_clock_fraction
+    shape = TileShape(call.tile_q, call.tile_q, call.tile_kv, call.dim, call.dim_v, call.kv_bytes, call.axes)
+    own = tile_cycles(model, profile, profile.operations, shape, call.tensor_rate, clock_hz)
+    plain = forecast(model, profile, call)
+    assert forecast(model, profile, call, tile=own).time_s == plain.time_s
+    slower = replace(own, full=2 * own.full, partial=2 * own.partial)
+    assert forecast(model, profile, call, tile=slower).time_s > 1.5 * plain.time_s
+    assert forecast(model, profile, call, splits=np.array([3.0])).splits == 3
+    assert plain.splits == 1
 
 
 def test_merged_classes_keep_the_work():
