@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("predict", "Forecast one attention call on one or more GPUs."),
     "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
     "advise": ("advise", "Search the fastest neighborhood pattern that keeps a share of the pairs."),
+    "tune": ("tune", "Rank the configurations of a kernel for a GPU, and write the best."),
     "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
     "check": (
         "check",

@@ -19,10 +19,10 @@ from .sass import Mma
 WARP = 32
 _ISSUE_PER_CLOCK = 4  # one instruction per scheduler, four schedulers
 #: Share of the tensor peak that an instruction reaches, where it is less than all of it.
-_MMA_SYNC_SHARE = {"hopper": 0.63, "blackwell": 0.25}  # Luo et al., arXiv 2501.12084v2; QuickRunCUDA (B300)
-_TCGEN05_M64_SHARE = 0.5  # SemiAnalysis, B200: 4078 of 8192 FLOP per clock
+MMA_SYNC_SHARE = {"hopper": 0.63, "blackwell": 0.25}  # Luo et al., arXiv 2501.12084v2; QuickRunCUDA (B300)
+TCGEN05_M64_SHARE = 0.5  # SemiAnalysis, B200: 4078 of 8192 FLOP per clock
 _TCGEN05_N64_SHARE = 0.66  # SemiAnalysis, B200: M128N64K16 with both operands in shared memory, 5399 of 8192
-_WGMMA_FULL_COLUMNS = 64  # narrower wgmma takes as long as n64 (facts: gpu_bottlenecks.md)
+WGMMA_FULL_COLUMNS = 64  # narrower wgmma takes as long as n64 (facts: gpu_bottlenecks.md)
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def _groups(loop: KvLoop, mma: Mma) -> float:
 def _share(gpu: GPU, mma: Mma) -> float:
     """Share of the tensor peak that an instruction of this shape reaches."""
     if mma.family == "mma.sync":
-        return _MMA_SYNC_SHARE.get(gpu.generation, 1.0)
+        return MMA_SYNC_SHARE.get(gpu.generation, 1.0)
     if mma.family == "wgmma":
-        return min(1.0, mma.n / _WGMMA_FULL_COLUMNS)
+        return min(1.0, mma.n / WGMMA_FULL_COLUMNS)
     if mma.m < 128:
-        return _TCGEN05_M64_SHARE
+        return TCGEN05_M64_SHARE
     return _TCGEN05_N64_SHARE if mma.n <= 64 else 1.0
 
 

@@ -135,7 +135,9 @@ def _shared(
     exchanged = np.where(old & (rows < dim), rows * keys * size, 0)
     modern = path >= PATHS.index("tcgen05")
     aligned = np.where(modern | ((path == PATHS.index("wgmma")) & (tma > 0)), 1024, 0)
-    return np.asarray(q + buffers * kv + exchanged + aligned + _BARRIERS_BYTES * ((tma > 0) | modern))
+    # Without a pipeline V takes the place of K.
+    pipeline = np.where(stages == 1, kv // 2, buffers * kv)
+    return np.asarray(q + pipeline + exchanged + aligned + _BARRIERS_BYTES * ((tma > 0) | modern))
 
 
 def _tmem(path: Array, dim: Array, rows: Array, keys: Array, special: Array) -> Array:

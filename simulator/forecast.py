@@ -96,10 +96,21 @@ class Costs:
     ctas: Floats
 
 
-def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOperations | None = None) -> Costs:
+def forecast(
+    gpu: GPU,
+    profile: KernelProfile,
+    calls: Calls,
+    operations: TileOperations | None = None,
+    *,
+    tile: pipes.TileCycles | None = None,
+    splits: Floats | None = None,
+) -> Costs:
     """Cost of each call on a GPU with a kernel. Pure; every array operation is over all calls at once.
 
-    ``operations`` replaces the counts of the profile's own algorithm, for a kernel that runs another one the same way.
+    Args:
+        operations: replaces the counts of the profile's own algorithm, for a kernel that runs another one the same way.
+        tile: replaces the tile model: cycles of a KV tile of each call, where a compiler told them.
+        splits: parts that the keys of each call are cut into, shape (calls,); by the profile's own rule when None.
     """
     c = calls
     sizes = schedule.class_counts(c.row, c.visited.size)
@@ -118,16 +129,18 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     # Step 4: cycles of a full and of a partial tile.
     clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
     work = operations or profile.operations
-    tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate, clock_hz)
+    if tile is None:
+        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate, clock_hz)
 
     # Step 5: CTAs over SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    splits = schedule.kv_splits(profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch)
-    if profile.split_kv != "always":
-        splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
+    if splits is None:
+        splits = schedule.kv_splits(profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch)
+        if profile.split_kv != "always":
+            splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
     if (splits > 1).any():  # each part takes whole tiles
@@ -137,13 +150,13 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     output_cycles = rows * c.dim_v * output_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
     latency = profile.round_trips * gpu.dram_latency_s * clock_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    in_flight = float(profile.in_flight)
-    per_cta = np.maximum(busy, (busy + flat(latency)) / in_flight)
+    in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
+    per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
     span = schedule.makespan(
         per_cta, c.count * flat(head_groups * splits), c.row, gpu.sms, profile.order == "longest-first"
     )
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
-    exposed = latency if profile.in_flight > 1 else 0.0
+    exposed = np.where(in_flight > 1, latency, 0.0)
     compute_s = (span + exposed) / clock_hz
     steady_s = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms / clock_hz
 

@@ -41,6 +41,9 @@ class TileChoice:
 class KernelProfile:
     """How one implementation runs attention on one GPU architecture.
 
+    ``forecast`` also takes profiles whose ``operand_rows``, ``mma_rows``, ``mma_fraction``, ``overlap``,
+    ``in_flight`` and ``round_trips`` are arrays of one value for each call (see autotune.rank_machine).
+
     Attributes:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).

@@ -132,11 +132,6 @@ def load_runs(path: str | Path) -> list[MeasuredRun]:
         raise InputError(f"{str(path)!r} is not a CSV table: {error}") from None
 
 
-def load_curated() -> list[MeasuredRun]:
-    """The curated table that comes with attncast: published figures, each with its source (see data/README.md)."""
-    return [*load_runs(DATA / "measured.csv"), *load_runs(DATA / "neighborhood.csv")]
-
-
 def load_table(name: str) -> list[MeasuredRun]:
     """A table that comes with attncast ("curated", or the name of a file of ``data/``), or a file.
 

@@ -1,0 +1,294 @@
+"""``attncast tune``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError, unknown
+from .options import json_option, keys_options, mask_option, pattern_option, read_pattern
+from .output import print_object, print_table
+
+if TYPE_CHECKING:
+    from ..autotune.result import Candidate, Tuning
+
+SHOWN = 5
+FORMS = ("triton", "flex", "natten", "serving", "t4", "json")
+
+
+@click.command()
+@click.option("-g", "--gpu", metavar="NAME", help="GPU, or a TOML file of your own.")
+@click.option("-i", "--input-size", "grid", metavar="GRID", help="Query tokens, e.g. 4096 or 30x48x80.")
+@click.option("-n", "--heads", type=int, help="Query heads.")
+@click.option("-d", "--head-dim", type=int, help="Head dimension.")
+@click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
+@click.option("--heads-kv", type=int, help="Key/value heads; as many as query heads when left out.")
+@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@pattern_option
+@mask_option
+@keys_options
+@click.option(
+    "-k", "--kernel", default="auto", show_default=True,
+    help="triton (attncast's own), flex or natten; auto: what users of the GPU run for the pattern, else triton.",
+)  # fmt: skip
+@click.option(
+    "--effort", default="instant", show_default=True,
+    help="instant: no compilation; quick: compile the best, up to 16; full: compile all that may run (resumes).",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), help="Compiler processes; as many as CPUs, at most 8, when left out."
+)
+@click.option("--measure", is_flag=True, help="Run the best on the GPU of this machine and rank by that.")
+@click.option("--budget", metavar="TIME", help="With --measure: how long, e.g. 120s, or how many runs, e.g. 200.")
+@click.option("-f", "--format", "form", metavar="FORM", help=f"Write the result as one of {', '.join(FORMS)}.")
+@click.option("-o", "--output", metavar="FILE", help="Where to write it; a directory for --sweep.")
+@click.option("--sweep", "sweep_file", metavar="FILE.toml", help="Instead of one problem: shapes x patterns x GPUs.")
+@json_option
+def tune(
+    gpu: str | None,
+    grid: str | None,
+    heads: int | None,
+    head_dim: int | None,
+    batch: int,
+    heads_kv: int | None,
+    dtype: str,
+    pattern: str | None,
+    mask: str | None,
+    kv_grid: str | None,
+    cached: int,
+    kernel: str,
+    effort: str,
+    workers: int | None,
+    measure: bool,
+    budget: str | None,
+    form: str | None,
+    output: str | None,
+    sweep_file: str | None,
+    as_json: bool,
+) -> None:
+    """Rank the configurations of an attention kernel for a GPU that need not be at hand.
+
+    \b
+    Examples:
+      attncast tune -g b200 -i 30x48x80 -n 24 -d 128 -p "na window=18x24x24 stride=16x8x8"
+      attncast tune -g rtx5090 -i 4096 -n 32 -d 128 -p causal -k triton --effort quick
+      attncast tune -g h100 -i 8192 -n 32 -d 128 -p causal -k flex -f flex -o options.py
+      attncast tune --sweep shapes.toml -o tuned
+    """
+    if form is not None and form not in FORMS:
+        raise unknown("format", form, FORMS)
+    if budget is not None and not measure:
+        raise InputError(f"budget {budget!r} was given without --measure: expected both, or neither")
+    if sweep_file is not None:
+        if measure:
+            raise InputError("--sweep and --measure were both given: expected one of them, a sweep forecasts")
+        for name, value in (
+            ("-g", gpu),
+            ("-i", grid),
+            ("-n", heads),
+            ("-d", head_dim),
+            ("-p", pattern),
+            ("--mask", mask),
+        ):
+            if value is not None:
+                raise InputError(f"--sweep and {name} {str(value)!r} were both given: the file names the problems")
+        _sweep(sweep_file, output, form)
+        return
+    for name, value in (("-g", gpu), ("-i", grid), ("-n", heads), ("-d", head_dim)):
+        if value is None:
+            raise InputError(f"{name} is missing: expected a problem (-g, -i, -n and -d), or --sweep FILE.toml")
+    assert gpu is not None
+    assert grid is not None
+    assert heads is not None
+    assert head_dim is not None
+    # Imported here so that --help is fast.
+    from ..autotune.tune import tune as search
+    from ..hwmodels import load_gpu
+    from ..simulator import Workload
+    from ..simulator.workload import parse_grid
+
+    workload = Workload(
+        grid=parse_grid(grid),
+        heads=heads,
+        head_dim=head_dim,
+        batch=batch,
+        heads_kv=heads_kv,
+        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
+        cached=cached,
+        dtype=dtype,
+    )
+    wanted, model = read_pattern(pattern, mask), load_gpu(gpu)
+    refine = _measured(budget) if measure else None
+    with _progress("compiling", effort != "instant") as step:
+        tuning = search(
+            workload, wanted, model, kernel, effort=effort, workers=workers, refine=refine,
+            on_compiled=lambda progress: step(progress.done, progress.total),
+        )  # fmt: skip
+    if form is not None or output is not None:
+        _put(output, _formatted([tuning], form or "json"))
+        if output is None:
+            return
+    if as_json:
+        print_object(tuning.to_dict())
+        return
+    _print(tuning)
+
+
+def _print(tuning: Tuning) -> None:
+    from ..simulator.estimate import seconds_text
+
+    shown = tuning.ranking[:SHOWN]
+    space = tuning.space
+    counts = f"{space.total:,} configurations, {space.feasible:,} that may run"
+    counts += f", {space.compiled:,} compiled" if space.compiled else ""
+    counts += f", {space.measured:,} measured" if space.measured else ""
+    print_table(
+        ["configuration", "time", "80% interval", "bound by", "resources", *(["measured"] if space.measured else [])],
+        [
+            [
+                " ".join(f"{name}={_plain(value)}" for name, value in candidate.config.items()),
+                seconds_text(candidate.time_s),
+                f"{seconds_text(candidate.low_s)} - {seconds_text(candidate.high_s)}",
+                candidate.bound_by,
+                _resources(candidate),
+                *([seconds_text(candidate.measured_s) if candidate.measured_s else "-"] if space.measured else []),
+            ]
+            for candidate in shown
+        ],
+        title=f"{tuning.gpu}, kernel {tuning.kernel}, {tuning.pattern}: best of {counts}, {tuning.effort}, "
+        f"{seconds_text(tuning.seconds)}",
+    )
+    click.echo(f"sure      {tuning.sure:.0%} that the first is within 5% of the best")
+    for note in tuning.notes:
+        click.echo(f"note      {note}")
+    for candidate in tuning.ruled_out[:SHOWN]:
+        words = " ".join(f"{name}={_plain(value)}" for name, value in candidate.config.items())
+        click.echo(f"ruled out {words}: {candidate.problem}")
+    if len(tuning.ruled_out) > SHOWN:
+        click.echo(f"ruled out {len(tuning.ruled_out) - SHOWN} more")
+
+
+def _plain(value: int | bool | str) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _resources(candidate: Candidate) -> str:
+    found = candidate.resources
+    if found is None:
+        return "not compiled"
+    tmem = f", {found.tmem_columns} tmem" if found.tmem_columns else ""
+    spills = f" ({found.spill_bytes} B spilled)" if found.spill_bytes else ""
+    return f"{found.registers} regs{spills}, {found.shared_bytes / 1024:.0f} KiB{tmem}, {found.ctas_per_sm} CTA/SM"
+
+
+def _measured(budget: str | None) -> Callable[[Tuning], Tuning]:
+    """What measures a ranking on the GPU of this machine. Raises InputError where there is none."""
+    if budget is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)?s?", budget):
+        raise InputError(f"budget {budget!r} cannot be read: expected seconds, e.g. 120s, or runs, e.g. 200")
+    try:
+        import torch
+
+        found = torch.cuda.is_available()
+    except ImportError:
+        found = False
+    if not found:
+        raise InputError(
+            "--measure needs a CUDA GPU and PyTorch on this machine: expected both, or leave --measure out"
+        )
+    raise InputError("--measure is not connected in this version: leave it out")
+
+
+def _sweep(path: str, output: str | None, form: str | None) -> None:
+    from ..autotune.sweep import read_sweep, run_sweep
+
+    if output is None:
+        raise InputError(f"sweep {path!r} needs -o DIRECTORY for its tuned files and its log")
+    cases = read_sweep(path)
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"cannot write to {output!r}: {problem.strerror}") from None
+    tunings: dict[str, list[Tuning]] = {}
+    with _progress("tuning", True) as step:
+        for done, (case, found) in enumerate(run_sweep(cases, folder / "sweep.jsonl"), 1):
+            step(done, len(cases))
+            if isinstance(found, InputError):
+                click.echo(f"left out  {case.gpu.key}, {case.pattern}: {found}", err=True)
+            else:
+                tunings.setdefault(found.gpu, []).append(found)
+    if not tunings:
+        raise InputError(f"sweep {path!r} has no case that can be tuned")
+    for name, group in tunings.items():
+        target = folder / f"{name}.json"
+        _put(str(target), _formatted(group, form or _sweep_form()))
+        click.echo(f"{target}  {len(group)} tunings")
+
+
+def _sweep_form() -> str:
+    return "serving" if _writers() is not None else "json"
+
+
+def _writers() -> Any:
+    """The module that writes other forms than JSON; None while it is not there."""
+    import importlib
+
+    try:
+        return importlib.import_module("..autotune.writers", __package__)
+    except ModuleNotFoundError:
+        return None
+
+
+def _formatted(tunings: Sequence[Tuning], form: str) -> str:
+    writers = _writers()
+    if writers is not None:
+        return str(writers.formatted(tunings, form))
+    if form != "json":
+        raise InputError(f"format {form!r} is not there in this version: expected json")
+    results = [tuning.to_dict() for tuning in tunings]
+    return json.dumps(results[0] if len(results) == 1 else {"schema": 1, "results": results}, indent=2) + "\n"
+
+
+def _put(output: str | None, text: str) -> None:
+    """Write a file whole or not at all; to the terminal when there is no file."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    target = Path(output)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {output!r}: {problem.strerror}") from None
+
+
+class _progress:
+    """A progress bar on stderr, which a terminal alone shows: a context that gives ``step(done, total)``."""
+
+    def __init__(self, what: str, shown: bool) -> None:
+        self.what, self.shown = what, shown
+
+    def __enter__(self) -> Any:
+        if not self.shown:
+            return lambda done, total: None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bar.__enter__()
+        task = self.bar.add_task(self.what, total=None)
+        return lambda done, total: self.bar.update(task, completed=done, total=total)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.shown:
+            self.bar.__exit__(*error)

@@ -1,0 +1,159 @@
+"""Tuning: what comes back, with and without a compiler."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import pytest
+
+from attncast.autotune import tune as module
+from attncast.autotune.tune import Progress, problem, tune
+from attncast.errors import InputError
+from attncast.hwmodels import load_gpu
+from attncast.kernels.check import judge
+from attncast.kernels.facts import CompileFacts
+from attncast.kernels.space import KernelConfig
+from attncast.simulator import Workload, predict
+
+GPUS = ("a100", "h100", "b200", "rtx5090")
+GNA = "na window=18x24x24 stride=16x8x8"
+VIDEO = Workload((30, 48, 80), 24, 128, dtype="fp16")
+LONG = Workload((4096,), 32, 128)
+needs_triton = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton to compile")
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("kernel", ["triton", "flex", "natten"])
+def test_an_instant_tuning_is_whole(gpu, kernel):
+    found = tune(VIDEO, GNA, gpu, kernel)
+    assert (found.gpu, found.kernel, found.effort) == (gpu, kernel, "instant")
+    assert found.best is found.ranking[0]
+    assert len(found.ranking) == min(module.KEPT, found.space.feasible)
+    times = [candidate.time_s for candidate in found.ranking]
+    assert times == sorted(times)
+    for candidate in found.ranking:
+        assert candidate.low_s < candidate.time_s < candidate.high_s
+        assert candidate.bound_by
+        assert candidate.resources is None
+        assert {"q_tile", "kv_tile"} <= set(candidate.config)
+    assert found.space.total >= found.space.feasible > 0
+    assert found.space.compiled == 0
+    assert 0 < found.sure <= 1
+    assert found.to_dict()["best"]["config"] == dict(found.best.config)
+    assert found.notes or kernel == "triton"
+
+
+def test_natten_is_forecast_as_predict_does():
+    found = tune(VIDEO, GNA, "h100", "natten")
+    config = found.best.config
+    alone = predict(VIDEO, GNA, "h100", "natten", q_tile=config["q_tile"], kv_tile=config["kv_tile"])
+    assert found.best.time_s == pytest.approx(alone.time_s, rel=1e-9)
+    assert found.best.bound_by == alone.bound_by
+
+
+def test_notes_say_what_the_ranking_stands_on():
+    assert any("stand" in note or "not at hand" in note for note in tune(LONG, "causal", "h100", "flex").notes)
+    assert any("compiled" in note for note in tune(VIDEO, GNA, "h100", "natten", effort="quick").notes)
+
+
+def test_what_cannot_be_tuned_is_said():
+    with pytest.raises(InputError, match=r"unknown effort 'quik'.*did you mean 'quick'"):
+        tune(LONG, "causal", "h100", effort="quik")
+    with pytest.raises(InputError, match="differs from layer to layer"):
+        tune(LONG, "layers 8*dense + 24*causal", "h100", "triton")
+
+
+def test_refining_sees_the_ranking():
+    seen = []
+
+    def refine(tuning):
+        seen.append(tuning)
+        return tuning
+
+    assert tune(LONG, "causal", "h100", "triton", refine=refine) is seen[0]
+
+
+def facts(**changes):
+    config = KernelConfig(num_warps=8, **changes.pop("config", {}))
+    return CompileFacts(config, "sm_90", **{"status": "ok", "registers": 128, "spill_bytes": 0, "shared_bytes": 65536,
+                                           "tmem_columns": 0, "warps": 8, **changes})  # fmt: skip
+
+
+def test_why_a_compiled_configuration_is_not_proposed():
+    h100 = load_gpu("h100")
+    assert problem(judge(h100, facts(spill_bytes=256))) == "spills 256 bytes of registers per thread"
+    assert "asks for 300,000 bytes of shared memory" in problem(judge(h100, facts(shared_bytes=300_000)))
+    assert problem(judge(h100, facts(status="failed", reason="ptxas died"))) == "ptxas died"
+    assert problem(judge(h100, facts())) == "its inner loop was not found in the machine code"
+
+
+@needs_triton
+def test_quick_compiles_and_ranks_again(tmp_path, monkeypatch):
+    """Two real compilations for a GPU that is not here; a second run only reads them."""
+    monkeypatch.setenv("ATTNCAST_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "QUICK", 2)
+    monkeypatch.setattr(module, "QUICK_S", math.inf)
+    steps: list[Progress] = []
+    found = tune(
+        Workload((4096,), 32, 64), "dense", "a100", "triton", effort="quick", workers=2, on_compiled=steps.append
+    )
+    assert found.space.compiled == 2
+    assert [(step.done, step.total) for step in steps] == [(1, 2), (2, 2)]
+    assert len(found.ranking) + len(found.ruled_out) == 2
+    for candidate in found.ranking:
+        assert candidate.resources is not None
+        assert candidate.resources.spill_bytes < 256
+        assert candidate.resources.ctas_per_sm >= 1
+        # The compiler's instructions and the model's make about the same time.
+        instant = {str(c.config): c.time_s for c in tune(Workload((4096,), 32, 64), "dense", "a100", "triton").ranking}
+        assert candidate.time_s == pytest.approx(instant[str(candidate.config)], rel=0.25)
+    again = tune(Workload((4096,), 32, 64), "dense", "a100", "triton", effort="quick", workers=1)
+    assert again.ranking == found.ranking
+    assert again.sure == found.sure
+
+
+def test_no_compilation_is_started_when_time_is_up(monkeypatch):
+    configs = [KernelConfig(num_stages=stages) for stages in (2, 3, 4)]
+    seen = []
+
+    def check_jobs(jobs, *, on_result, **_):
+        seen.append([config for _, config in jobs])
+        made = [facts(config={"num_stages": config.num_stages}) for _, config in jobs]
+        for one in made:
+            on_result(one)
+        return [judge(gpu, one) for (gpu, _), one in zip(jobs, made, strict=True)]
+
+    monkeypatch.setattr(module, "check_jobs", check_jobs)
+    count = []
+    found = module._check(load_gpu("h100"), configs, -1.0, None, 2, count.append)
+    assert list(found) == configs[:2]
+    assert seen == [configs[:2]]
+    assert len(count) == 2
+    assert list(module._check(load_gpu("h100"), configs, 1000.0, None, 2, count.append)) == configs
+    assert seen[1:] == [configs[:2], configs[2:]]
+    assert list(module._check(load_gpu("h100"), configs, math.inf, None, 2, count.append)) == configs
+    assert seen[3:] == [configs]
+
+
+def test_variety_puts_other_tiles_before_other_pipelines():
+    a, b = ({"block_m": rows} for rows in (64, 128))
+    configs = [KernelConfig(**tile, num_stages=stages) for tile in (a, b) for stages in (2, 3)]
+    order = module._variety(configs)
+    assert [(c.block_m, c.num_stages) for c in order] == [(64, 2), (128, 2), (64, 3), (128, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "compiled"),
+    [
+        ("dense", "dense"),
+        ("causal", "causal"),
+        ("window left=64 right=0", "window"),
+        (GNA, "blocks"),
+        ("longformer window=64", "blocks"),
+    ],
+)
+def test_how_a_pattern_is_compiled_in(text, compiled):
+    from attncast.simulator import parse_pattern
+
+    assert module.compiled_pattern(parse_pattern(text)) == compiled
