@@ -1,0 +1,68 @@
+"""A Python module: the best configurations as ``triton.Config``, and what ``@triton.autotune`` prunes them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..result import Candidate, Tuning
+from .serving import family_of
+from .words import problem_text, time_text, workload_code
+
+MOST: Final = 32  # configurations in a module; Triton runs TOP_K of them
+_OPTIONS: Final = ("num_warps", "num_stages", "maxnreg")  # arguments of triton.Config itself
+
+_MODULE: Final = '''"""Triton configurations of attncast's attention kernel, best first.
+
+{problem}
+
+    kernel = triton.autotune(CONFIGS, KEY, prune_configs_by=PRUNE_CONFIGS_BY)(attention_forward_kernel)
+
+runs the TOP_K of them that the simulator expects to be fastest at a call's own sizes. The configurations are the kernel's
+own{sparse}; the two functions also take kernels of yours whose tiles are BLOCK_M and BLOCK_N.
+"""
+
+import functools
+
+import triton
+
+from attncast.autotune import pruning
+from attncast.simulator import Workload
+
+PROBLEM = pruning.Problem(
+    gpu={gpu!r},
+    workload={workload},
+    pattern={pattern!r},
+)
+CONFIGS = [
+{configs}
+]
+KEY = ["q_len", "kv_len", "batch_heads"]
+TOP_K = 8
+perf_model = functools.partial(pruning.perf_model, PROBLEM)
+early_config_prune = functools.partial(pruning.early_config_prune, PROBLEM)
+PRUNE_CONFIGS_BY = {{"perf_model": perf_model, "top_k": TOP_K, "early_config_prune": early_config_prune}}
+'''
+
+
+def text(tunings: Sequence[Tuning]) -> str:
+    """The module's text."""
+    (tuning,) = tunings
+    # Without lists the kernel's blocks are its tiles; with lists they are the lists' and come with the call.
+    band = family_of(tuning.pattern) != "blocks"
+    return _MODULE.format(
+        problem=problem_text(tuning),
+        sparse=", its blocks (SPARSE_Q, SPARSE_KV) set to the tiles" if band else "",
+        gpu=tuning.gpu,
+        workload=workload_code(tuning.workload),
+        pattern=tuning.pattern,
+        configs="\n".join(_config(candidate, band) for candidate in tuning.ranking[:MOST]),
+    )
+
+
+def _config(candidate: Candidate, band: bool) -> str:
+    own = {name: value for name, value in candidate.config.items() if name not in _OPTIONS}
+    if band:
+        own |= {"SPARSE_Q": own["BLOCK_M"], "SPARSE_KV": own["BLOCK_N"]}
+    options = "".join(f", {name}={candidate.config[name]!r}" for name in _OPTIONS if name in candidate.config)
+    return f"    triton.Config({own!r}{options}),  # {time_text(candidate)}"
