@@ -11,15 +11,18 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ..errors import InputError
+from ..hwmodels import load_gpu
 from ..simulator import Workload
+from ..simulator.workload import parse_grid
 from .isolate import Failed, Isolated
-from .refine import Measurement
-from .result import Knobs
+from .refine import Measurement, Step, refine
+from .result import Knobs, Tuning
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +39,33 @@ class Call:
 
     Attributes:
         workload: the shapes. pattern: its text, one of those that ``sparse_attention`` runs.
+        gpu: key of the GPU that was tuned for; measuring on another is refused. None takes any.
         device: "cuda"; "cpu" runs the interpreted kernel (TRITON_INTERPRET=1) and tells nothing about speed.
     """
 
     workload: Workload
     pattern: str
+    gpu: str | None = None
     device: str = "cuda"
+
+
+def refine_here(
+    tuning: Tuning,
+    *,
+    runs: int | None = None,
+    seconds: float | None = None,
+    log: str | Path | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Tuning:
+    """``refine`` with the GPU of this machine; the arguments are its. What ``attncast tune --measure`` does.
+
+    Raises InputError for a tuning of a kernel that is not ours, and when no configuration ran: there is no GPU, or another.
+    """
+    if tuning.kernel != "triton":
+        raise InputError(f"kernel {tuning.kernel!r} cannot be measured here: expected 'triton', attncast's own")
+    with measurer(Call(tuning.workload, tuning.pattern, tuning.gpu)) as worker:
+        measure = functools.partial(measured, worker)
+        return refine(tuning, measure, runs=runs, seconds=seconds, log=log, on_step=on_step)
 
 
 def measurer(call: Call, timeout_s: float = TIMEOUT_S) -> Isolated[Measurement]:
@@ -78,11 +102,14 @@ def prepare(call: Call) -> Callable[[Knobs], Measurement]:
     """
     import torch
 
-    from ..kernels import tuned
     from ..kernels.bench_case import Clock
 
     if call.device == "cuda" and not torch.cuda.is_available():
         raise InputError("measuring needs a CUDA GPU and torch sees none")
+    if call.device == "cuda" and call.gpu is not None:
+        name = torch.cuda.get_device_name()
+        if load_gpu(name).key != load_gpu(call.gpu).key:
+            raise InputError(f"this machine's GPU is {name!r}: expected {call.gpu}, which was tuned for")
     q, k, v = _tensors(call)
     run = _runner(call, q, k, v)
     rows = torch.tensor(sorted({*np.linspace(0, call.workload.tokens - 1, _CHECKED_ROWS).astype(int).tolist()}))
@@ -91,7 +118,7 @@ def prepare(call: Call) -> Callable[[Knobs], Measurement]:
     clock = Clock(call.device, dry=call.device == "cpu")
 
     def measure(config: Knobs) -> Measurement:
-        launch = run(tuned.forward_config(config))
+        launch = run(config)
         if not agrees(launch(whole=True)[:, heads][:, :, rows], expected, weighted, q.dtype):
             return Measurement(None, None, False, WRONG)
         samples = sorted(clock.samples(launch, _BUDGET_S))
@@ -122,9 +149,9 @@ def _tensors(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return q, k, v
 
 
-def _runner(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[Any], Callable[..., Any]]:
-    """A function of a ForwardConfig that returns the launch; with ``whole`` that gives the output in token order."""
-    from ..kernels import attention
+def _runner(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[Knobs], Callable[..., Any]]:
+    """A function of a configuration that returns the launch; with ``whole`` that gives the output in token order."""
+    from ..kernels import attention, decode, tuned
     from ..kernels.masks import neighborhood_mask
     from ..kernels.neighborhood import parse_pattern
     from ..kernels.permute import permute_tokens, unpermute_tokens
@@ -134,10 +161,22 @@ def _runner(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Ca
     pattern = parse_pattern(_text(call), grid)
     if pattern.kind != "na":
         band = (pattern.left, pattern.right)
-        return lambda config: lambda whole=False: attention(q, k, v, window=band, config=config)
 
-    def tiled(config: Any) -> Callable[..., Any]:
-        made = plan(_text(call), grid, None, None, str(q.device), (max(config.block_m, 16), max(config.block_n, 16)))
+        def flat(config: Knobs) -> Callable[..., Any]:
+            if "splits" in config:
+                splits, causal = int(config["splits"]), pattern.right == 0
+                return lambda whole=False: decode(q, k, v, splits=splits, causal=causal, window=pattern.left)
+            launched = tuned.forward_config(config)
+            return lambda whole=False: attention(q, k, v, window=band, config=launched)
+
+        return flat
+
+    def tiled(config: Knobs) -> Callable[..., Any]:
+        if config.get("order") == "row":
+            raise InputError("order 'row': expected 'tiles', attncast's kernel runs neighborhoods on permuted tokens")
+        launched = tuned.forward_config({name: value for name, value in config.items() if name in tuned.KNOBS})
+        shapes = [parse_grid(str(config[name])) if name in config else None for name in ("q_tile", "kv_tile")]
+        made = plan(_text(call), grid, shapes[0], shapes[1], str(q.device), (launched.block_m, launched.block_n))
         inputs = [q if made.queries.is_identity else permute_tokens(q, grid, made.queries.tile, made.queries.dilation)]
         for tensor in (k, v):
             same = made.keys.is_identity
@@ -146,7 +185,7 @@ def _runner(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Ca
         mask = {"mask": neighborhood_mask, "mask_args": made.mask_args} if masked else {}
 
         def launch(whole: bool = False) -> Any:
-            out = attention(*inputs, blocks=made.blocks, config=config, **mask)
+            out = attention(*inputs, blocks=made.blocks, config=launched, **mask)
             assert not isinstance(out, tuple)
             if whole and not made.queries.is_identity:
                 return unpermute_tokens(out, grid, made.queries.tile, made.queries.dilation)

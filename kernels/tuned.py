@@ -47,7 +47,8 @@ DEVICE_NAMES: Final = {
 #: Dtypes of one size and one MMA rate: a file for the other serves where a dtype has none.
 _TWINS: Final = {"fp16": "bf16", "bf16": "fp16"}
 _NAME: Final = re.compile(r"kernel=triton,device_name=([^,]+),dtype=([^,]+)\.json")
-_KNOBS: Final = {
+#: A launch's knobs as files have them, and as ForwardConfig does.
+KNOBS: Final = {
     "BLOCK_M": "block_m",
     "BLOCK_N": "block_n",
     "num_warps": "num_warps",
@@ -90,12 +91,12 @@ def forward_config(entry: Mapping[str, Any]) -> ForwardConfig:
     Raises InputError, naming the knob, where it holds one that the kernel does not have or a value out of range.
     """
     for knob, value in entry.items():
-        if knob not in _KNOBS:
-            raise InputError(f"knob {knob!r}: expected {', '.join(_KNOBS)}")
+        if knob not in KNOBS:
+            raise InputError(f"knob {knob!r}: expected {', '.join(KNOBS)}")
         kind = bool if knob.isupper() and not knob.startswith("BLOCK") else int
         if type(value) is not kind:
             raise InputError(f"{knob}={value!r}: expected a value of type {kind.__name__}")
-    return ForwardConfig(**{_KNOBS[knob]: value for knob, value in entry.items()})
+    return ForwardConfig(**{KNOBS[knob]: value for knob, value in entry.items()})
 
 
 def nearest(sizes: Mapping[str, Any], rows: int) -> str:

@@ -1,7 +1,8 @@
 """A tuned file as serving engines (vLLM, SGLang) keep theirs, which our own kernels look up: see kernels/tuned.py.
 
 The GPU and the dtype are in the file's name, the Triton version inside, and configurations by size, here within a group of
-problems: head dim and pattern. Our kernel's pattern is a family; for other kernels it is the whole text.
+problems: head dim and pattern. Our attention kernel's pattern is a family, or decode; for other
+kernels it is the whole text.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def name_of(tuning: Tuning) -> str:
 def group_of(tuning: Tuning) -> str:
     """The group of problems that a tuning stands for."""
     workload = tuning.workload
-    pattern = family_of(tuning.pattern) if tuning.kernel == "triton" else tuning.pattern
+    pattern = tuning.pattern
+    if tuning.kernel == "triton":
+        pattern = family_of(pattern) if "BLOCK_M" in tuning.best.config else "decode"
     return tuned.group_name(max(workload.head_dim, workload.dim_v), pattern)
 
 
@@ -54,8 +57,17 @@ def text(tunings: Sequence[Tuning]) -> str:
         raise InputError(f"one tuned file cannot be both {names[0]!r} and {names[1]!r}: expected a folder to write to")
     document: dict[str, Any] = {"triton_version": triton_version(), "attncast_version": __version__}
     for tuning in sorted(tunings, key=lambda tuning: (group_of(tuning), _rows(tuning), tuning.best.time_s)):
-        document.setdefault(group_of(tuning), {})[str(_rows(tuning))] = dict(tuning.best.config)
+        document.setdefault(group_of(tuning), {})[str(_rows(tuning))] = _knobs(tuning)
     return json.dumps(document, indent=2) + "\n"
+
+
+def _knobs(tuning: Tuning) -> dict[str, int | bool | str]:
+    """The best configuration; of our attention kernel the knobs of its launch, for tokens that it permutes itself."""
+    config = tuning.best.config
+    if tuning.kernel != "triton" or "BLOCK_M" not in config:
+        return dict(config)
+    permuted = (c.config for c in tuning.ranking if c.config.get("order") != "row")
+    return {name: value for name, value in next(permuted, config).items() if name in tuned.KNOBS}
 
 
 def _rows(tuning: Tuning) -> int:

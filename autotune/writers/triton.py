@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ...errors import InputError
+from ...kernels import tuned
 from ..result import Candidate, Tuning
 from .serving import family_of
 from .words import problem_text, time_text, workload_code
@@ -46,8 +48,13 @@ PRUNE_CONFIGS_BY = {{"perf_model": perf_model, "top_k": TOP_K, "early_config_pru
 
 
 def text(tunings: Sequence[Tuning]) -> str:
-    """The module's text."""
+    """The module's text. Raises InputError for a tuning of few queries (decode)."""
     (tuning,) = tunings
+    if "BLOCK_M" not in tuning.best.config:
+        raise InputError(
+            f"format 'triton' cannot hold {dict(tuning.best.config)!r}: expected a tuning of the attention kernel, not of "
+            "decode, whose tile is fixed"
+        )
     # Without lists the kernel's blocks are its tiles; with lists they are the lists' and come with the call.
     band = family_of(tuning.pattern) != "blocks"
     return _MODULE.format(
@@ -56,13 +63,21 @@ def text(tunings: Sequence[Tuning]) -> str:
         gpu=tuning.gpu,
         workload=workload_code(tuning.workload),
         pattern=tuning.pattern,
-        configs="\n".join(_config(candidate, band) for candidate in tuning.ranking[:MOST]),
+        configs="\n".join(_configs(tuning, band)),
     )
 
 
+def _configs(tuning: Tuning, band: bool) -> list[str]:
+    """The best configurations as code, each with its time. Tile shapes on a grid are not the kernel's, but the lists'."""
+    found: dict[str, Candidate] = {}
+    for candidate in tuning.ranking:
+        found.setdefault(_config(candidate, band), candidate)
+    return [f"    {code},  # {time_text(candidate)}" for code, candidate in list(found.items())[:MOST]]
+
+
 def _config(candidate: Candidate, band: bool) -> str:
-    own = {name: value for name, value in candidate.config.items() if name not in _OPTIONS}
+    own = {name: value for name, value in candidate.config.items() if name in tuned.KNOBS and name not in _OPTIONS}
     if band:
         own |= {"SPARSE_Q": own["BLOCK_M"], "SPARSE_KV": own["BLOCK_N"]}
     options = "".join(f", {name}={candidate.config[name]!r}" for name in _OPTIONS if name in candidate.config)
-    return f"    triton.Config({own!r}{options}),  # {time_text(candidate)}"
+    return f"triton.Config({own!r}{options})"

@@ -299,14 +299,38 @@ def test_our_kernel_is_checked_then_timed(pattern: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("tests the interpreted kernel: a GPU is here")
     workload = Workload("2x4x8" if pattern.startswith("na") else 64, 2, 16, heads_kv=1)
-    with on_gpu.measurer(on_gpu.Call(workload, pattern, "cpu")) as worker:
+    with on_gpu.measurer(on_gpu.Call(workload, pattern, device="cpu")) as worker:
         good = on_gpu.measured(worker, triton_config(32, 32, 4, 1))
         assert good.problem == ""
         assert good.correct
         assert good.time_s is not None
         assert good.time_s > 0
+        if pattern.startswith("na"):
+            tiles = {"q_tile": "1x4x8", "kv_tile": "2x2x8"}
+            assert on_gpu.measured(worker, {**triton_config(32, 32, 4, 1), **tiles, "order": "tiles"}).correct
+            rows = on_gpu.measured(worker, {**triton_config(32, 32, 4, 1), "order": "row"})
+            assert rows.problem.startswith("InputError: order 'row'")
+        else:
+            bad_splits = on_gpu.measured(worker, {"splits": 0})
+            assert "splits" in bad_splits.problem
         bad = on_gpu.measured(worker, {**triton_config(), "BLOCK_M": 100})
         assert bad.problem.startswith("InputError: block_m=100")
+
+
+def test_decode_is_measured_too() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("tests the interpreted kernel: a GPU is here")
+    call = on_gpu.Call(Workload(2, 4, 16, heads_kv=2, cached=198), "window left=50 right=0", device="cpu")
+    with on_gpu.measurer(call) as worker:
+        for splits in (1, 3):
+            assert on_gpu.measured(worker, {"splits": splits}).correct
+
+
+def test_only_our_kernel_is_measured() -> None:
+    with pytest.raises(InputError, match="kernel 'flex' cannot be measured here"):
+        on_gpu.refine_here(tuning([triton_config()], kernel="flex"))
 
 
 def test_wrong_numbers_are_seen() -> None:

@@ -172,7 +172,7 @@ def test_a_fleet_measures(cluster: tuple[str, list[subprocess.Popen[bytes]]]) ->
     from .tunings import triton_config, tuning
 
     made = tuning([triton_config(32, 32, 4, 1), triton_config(100, 32), triton_config(16, 32, 4, 1)])
-    measure = functools.partial(on_gpu.measure_far, on_gpu.Call(Workload(64, 2, 16), "causal", "cpu"))
+    measure = functools.partial(on_gpu.measure_far, on_gpu.Call(Workload(64, 2, 16), "causal", device="cpu"))
     with work.executor(cluster[0], gpus=True) as pool:
         found = refine(made, measure, executor=pool, width=2)
     assert [c.config["BLOCK_M"] for c in found.ruled_out] == [100]

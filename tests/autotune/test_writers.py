@@ -153,24 +153,38 @@ print(float((out.double() - expected).abs().max()), kernel.best_config.kwargs["B
 # FlexAttention
 
 
+TILED = {"q_tile": "2x8x8", "kv_tile": "4x4x8"}
+
+
 @pytest.mark.parametrize(
-    ("pattern", "workload"),
+    ("pattern", "workload", "tiles"),
     [
-        ("dense", Workload(160, 4, 16, heads_kv=2)),
-        ("causal", Workload(100, 2, 16, cached=60)),
-        ("window left=20 right=5", Workload(160, 2, 16)),
-        ("window left=20 right=-1", Workload(160, 2, 16)),
-        (NA, GRID),
-        ("na window=3x3 stride=2x1 dilation=2x3 causal=1x0", Workload("9x11", 2, 16)),
+        ("dense", Workload(160, 4, 16, heads_kv=2), {}),
+        ("causal", Workload(100, 2, 16, cached=60), {}),
+        ("window left=20 right=5", Workload(160, 2, 16), {}),
+        ("window left=20 right=-1", Workload(160, 2, 16), {}),
+        (NA, GRID, {}),
+        (NA, GRID, {**TILED, "order": "row"}),
+        (NA, GRID, TILED),
+        (NA, GRID, {**TILED, "order": "tiles"}),
+        ("na window=3x3 stride=2x1 dilation=2x3 causal=1x0", Workload("9x11", 2, 16), {}),
+        (
+            "na window=3x3 stride=2x1 dilation=2x3 causal=1x0",
+            Workload("9x11", 2, 16),
+            {"q_tile": "8x16", "kv_tile": "2x64"},
+        ),
     ],
 )
-def test_the_flex_module_runs(pattern: str, workload: Workload, tmp_path: Path) -> None:
+def test_the_flex_module_runs(pattern: str, workload: Workload, tiles: dict[str, str], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("torch.nn.attention.flex_attention")
     pytest.importorskip("triton")
     from attncast.kernels import neighborhood, reference
 
-    text = writers.formatted([tuning([flex_config()], kernel="flex", pattern=pattern, workload=workload)], "flex")
+    text = writers.formatted(
+        [tuning([{**flex_config(), **tiles}], kernel="flex", pattern=pattern, workload=workload)], "flex"
+    )
+    assert ("def tiled" in text) == (bool(tiles) and tiles.get("order") != "row")
     made = module(text, tmp_path / "written_flex.py")
     options = made.KERNEL_OPTIONS
     assert options == {f"fwd_{name}": value for name, value in flex_config().items()}
@@ -311,6 +325,23 @@ def test_one_tuned_file_is_of_one_gpu() -> None:
     pair = [tuning([triton_config()]), tuning([triton_config()], gpu="a100")]
     with pytest.raises(InputError, match=r"device_name=NVIDIA_A100-SXM4-80GB.*expected a folder"):
         writers.formatted(pair, "serving")
+
+
+def test_what_a_launch_does_not_take_stays_out(user_files: Path) -> None:
+    """Tile shapes and the order of tokens belong to the block lists, splits to decode."""
+    row = {**triton_config(32, 64), **TILED, "order": "row"}
+    best = {**triton_config(64, 64), **TILED, "order": "tiles"}
+    grid = tuning([row, best], workload=GRID, pattern=NA)
+    decode = tuning([{"splits": 16}], workload=Workload(1, 8, 128, cached=4095))
+    (path,) = writers.write([grid, decode], "serving", user_files)
+    document = json.loads(path.read_text())
+    assert document[tuned.group_name(16, "blocks")] == {"864": triton_config(64, 64)}
+    assert document[tuned.group_name(128, "decode")] == {"8": {"splits": 16}}
+    assert tuned.lookup(tuned.DEVICE_NAMES["h100"], "bf16", 16, "blocks", 864) == ForwardConfig(64, 64, 8, 3)
+    other = {**best, "q_tile": "4x4x8"}
+    assert writers.formatted([tuning([best, other], workload=GRID, pattern=NA)], "triton").count("triton.Config({") == 1
+    with pytest.raises(InputError, match="expected a tuning of the attention kernel, not of decode"):
+        writers.formatted([decode], "triton")
 
 
 # T4 and JSON
