@@ -13,6 +13,8 @@ from .words import problem_text, time_text, workload_code
 
 MOST: Final = 32  # configurations in a module; Triton runs TOP_K of them
 _OPTIONS: Final = ("num_warps", "num_stages", "maxnreg")  # arguments of triton.Config itself
+#: Arguments of the kernel that a space leaves out where a GPU has no choice.
+_SWITCHES: Final = {"USE_TMA": False, "WARP_SPECIALIZE": False}
 
 _MODULE: Final = '''"""Triton configurations of attncast's attention kernel, best first.
 
@@ -76,7 +78,8 @@ def _configs(tuning: Tuning, band: bool) -> list[str]:
 
 
 def _config(candidate: Candidate, band: bool) -> str:
-    own = {name: value for name, value in candidate.config.items() if name in tuned.KNOBS and name not in _OPTIONS}
+    known = {**_SWITCHES, **candidate.config}
+    own = {name: value for name, value in known.items() if name in tuned.KNOBS and name not in _OPTIONS}
     if band:
         own |= {"SPARSE_Q": own["BLOCK_M"], "SPARSE_KV": own["BLOCK_N"]}
     options = "".join(f", {name}={candidate.config[name]!r}" for name in _OPTIONS if name in candidate.config)
