@@ -28,6 +28,10 @@ class Failed(Exception):
     """The call came to nothing; the message says how: "crashed: ...", "no end after ..." or the error that it raised."""
 
 
+class Unprepared(Failed):
+    """No worker could be made ready: what the calls need is not there."""
+
+
 class Isolated(Generic[T]):
     """Calls of a function that ``prepare`` makes, in a worker process. Use it with ``with``, or call ``close``.
 
@@ -52,7 +56,10 @@ class Isolated(Generic[T]):
         self._pipe: Connection[Any, Any] | None = None
 
     def __call__(self, argument: Any) -> T:
-        """The function's result. Raises Failed when the worker crashed, hung, or the function raised."""
+        """The function's result.
+
+        Raises Failed when the worker crashed, hung, or the function raised; Unprepared when there is no worker to call.
+        """
         pipe = self._ready()
         pipe.send(argument)
         return self._answer(pipe, self._timeout_s)  # type: ignore[no-any-return]
@@ -93,7 +100,10 @@ class Isolated(Generic[T]):
         self._pipe = ours
         theirs.close()
         ours.send_bytes(self._prepare)
-        self._answer(ours, self._start_s)
+        try:
+            self._answer(ours, self._start_s)
+        except Failed as failed:
+            raise Unprepared(str(failed)) from None
         return ours
 
     def _answer(self, pipe: Connection[Any, Any], timeout_s: float) -> Any:

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..hwmodels import load_gpu
 from ..simulator import Workload
 from ..simulator.workload import parse_grid
-from .isolate import Failed, Isolated
+from .isolate import Failed, Isolated, Unprepared
 from .refine import Measurement, Step, refine
 from .result import Knobs, Tuning
 
@@ -74,9 +74,14 @@ def measurer(call: Call, timeout_s: float = TIMEOUT_S) -> Isolated[Measurement]:
 
 
 def measured(worker: Isolated[Measurement], config: Knobs) -> Measurement:
-    """Measure one configuration. A crash, a hang or an error is a Measurement with its problem, not an exception."""
+    """Measure one configuration. A crash, a hang or an error is a Measurement with its problem, not an exception.
+
+    Raises InputError when nothing can be measured: there is no GPU, or the pattern is none that the kernel runs.
+    """
     try:
         return worker(dict(config))
+    except Unprepared as failed:
+        raise InputError(f"nothing can be measured: {failed}") from None
     except Failed as failed:
         return Measurement(None, None, False, str(failed))
 

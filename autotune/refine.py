@@ -100,7 +100,7 @@ def refine(
         their times and intervals renewed. Configurations that crashed, hung or were wrong are among those ruled out.
 
     Raises:
-        InputError: no configuration of the ranking ran, or the log cannot be read or written.
+        InputError: nothing can be measured, no configuration of the ranking ran, or the log cannot be read or written.
     """
     started = time.monotonic()
     study = _Study(tuning)
@@ -118,7 +118,13 @@ def refine(
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             place = running.pop(future)
-            result, took_s = _outcome(future)
+            try:
+                result, took_s = _outcome(future)
+            except InputError as error:
+                if not study.results:
+                    raise
+                why = f"then {error}"
+                continue
             study.add(place, result)
             if log is not None:
                 jsonl.append(log, study.record(place, result, took_s))

@@ -17,7 +17,7 @@ import pytest
 
 from attncast import Workload, jsonl
 from attncast.autotune import on_gpu
-from attncast.autotune.isolate import Failed, Isolated
+from attncast.autotune.isolate import Failed, Isolated, Unprepared
 from attncast.autotune.refine import Measurement, Step, refine
 from attncast.autotune.regression import believe, encoded
 from attncast.autotune.result import Knobs, Tuning
@@ -272,10 +272,18 @@ def test_a_kernel_that_crashes_hangs_or_is_wrong_costs_only_itself(fake_kernel: 
 def test_when_nothing_runs_the_first_reason_is_told(fake_kernel: Any) -> None:
     made = tuning(behaving("well", "well"))
     with Isolated(fake_kernel.prepare_never, timeout_s=2.0) as worker:
-        with pytest.raises(InputError, match=r"no configuration of triton ran on h100.*no GPU is here"):
-            refine(made, functools.partial(on_gpu.measured, worker))
-        with pytest.raises(Failed, match="RuntimeError: no GPU is here"):
+        measure = functools.partial(on_gpu.measured, worker)
+        with pytest.raises(InputError, match="nothing can be measured: RuntimeError: no GPU is here"):
+            refine(made, measure)
+        with pytest.raises(Unprepared, match="RuntimeError: no GPU is here"):
             worker({})
+        # A GPU that is lost in mid run costs what was not measured, not what was.
+        first = Measurement(1e-3, 1e-6, True)
+        found = refine(made, lambda config: first if config["place"] == 0 else measure(config))
+        assert found.best.measured_s == 1e-3
+        assert "then nothing can be measured: RuntimeError: no GPU is here" in found.notes[-1]
+    with pytest.raises(InputError, match="no configuration of triton ran on h100: the first returned nonsense"):
+        refine(made, lambda config: Measurement(None, None, False, "returned nonsense"))
 
 
 def test_what_a_worker_started_ends_with_it(fake_kernel: Any, tmp_path: Path) -> None:
