@@ -13,7 +13,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Final, Generic, TypeVar
@@ -107,25 +106,28 @@ class Isolated(Generic[T]):
         return ours
 
     def _answer(self, pipe: Connection[Any, Any], timeout_s: float) -> Any:
-        deadline = time.monotonic() + timeout_s
         try:
-            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+            if not pipe.poll(timeout_s):
                 raise Failed(f"no end after {timeout_s:g} s")
             ok, value = pipe.recv()
-            if ok:
-                return value
+        except (EOFError, OSError):
+            raise Failed(f"crashed: the process ended with {self._end()}") from None
+        except BaseException:
+            self.close()
+            raise
+        if not ok:
+            self.close()  # an error may have poisoned the process (a CUDA error stays): the next call gets a new one
             raise Failed(value)
-        except (EOFError, OSError) as error:
-            assert self._process is not None
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1.0)  # its pipe is closed: it is about to end
-            status = self._process.poll()
-            how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
-            raise Failed(f"crashed: the process ended with {how}") from error
-        finally:
-            # After a failure the process may be poisoned (a CUDA error stays): the next call gets a new one.
-            if sys.exc_info()[0] is not None:
-                self.close()
+        return value
+
+    def _end(self) -> str:
+        """How the worker ended, whose pipe is closed."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        status = self._process.poll()
+        self.close()
+        return f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
 
 
 def serve(descriptor: int) -> None:
