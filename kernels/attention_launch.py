@@ -74,7 +74,9 @@ def fit_to_blocks(config: ForwardConfig, blocks: BlockLists | None) -> ForwardCo
     sizes = (math.gcd(config.block_m, blocks.block[0]), math.gcd(config.block_n, blocks.block[1]))
     if min(sizes) < 16:
         raise fault("blocks", "blocks that are multiples of 16 tokens", blocks.block)
-    return replace(config, block_m=sizes[0], block_n=sizes[1])
+    # Which tiles Triton can specialise was found out for the size that was asked for, not for a smaller one.
+    specialise = config.warp_specialize and sizes == (config.block_m, config.block_n)
+    return replace(config, block_m=sizes[0], block_n=sizes[1], warp_specialize=specialise)
 
 
 def attention(
@@ -124,7 +126,10 @@ def attention(
         if aux.device != q.device:
             raise fault("aux", f"a tensor on {q.device}", aux.device)
     capability = capability_of(q)
-    config = config or chosen_config(q, k, v, tuned.family_of(left, right, blocks is not None))
+    # Packed masks go through shared memory as well: a configuration tuned without them may not fit (rtx5090).
+    bits = blocks is not None and blocks.bits is not None
+    family = "bits" if bits else tuned.family_of(left, right, blocks is not None)
+    config = config or chosen_config(q, k, v, family)
     config = fit_to_blocks(config, blocks)
     if config.use_tma:
         prepare_tma(q, k, v, capability)

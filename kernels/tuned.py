@@ -27,7 +27,7 @@ from .attention_spec import ForwardConfig, padded
 from .cache import cache_dir
 
 PACKAGED: Final = Path(__file__).with_name("tuned")
-#: Pattern families: three kinds of bands, and lists of blocks.
+#: Pattern families: three kinds of bands, and lists of blocks. Lists with packed masks are none: nobody tunes them yet.
 FAMILIES: Final = ("dense", "causal", "window", "blocks")
 #: What torch calls each GPU: the ``device_name`` of a file's name. Others go by the name of their hardware model.
 DEVICE_NAMES: Final = {

@@ -171,7 +171,7 @@ def test_the_launcher_runs_what_the_file_says(monkeypatch: pytest.MonkeyPatch, f
     pytest.importorskip("triton")
     if torch.cuda.is_available():
         pytest.skip("tests the interpreted kernel: a GPU is here")
-    from attncast.kernels import attention_launch, sparse_attention
+    from attncast.kernels import BlockLists, attention_launch, sparse_attention
     from attncast.kernels.reference import attention_reference, band_mask
 
     from .helpers import assert_attention_close, draw
@@ -207,10 +207,13 @@ def test_the_launcher_runs_what_the_file_says(monkeypatch: pytest.MonkeyPatch, f
     out = attention_launch.attention(q, wide[..., :32], v, causal=True)
     assert_attention_close(out, expected, weighted, torch.bfloat16)
     sparse_attention(q, k, v, "na window=32 stride=32")
+    packed = BlockLists.from_mask(band_mask(96, 96, None, 0), (64, 64))
+    attention_launch.attention(q, k, v, blocks=packed)  # packed masks want shared memory of their own: the default
     attention_launch.attention(q, k, v, causal=True, config=ForwardConfig(32, 32, 4, 1))
     attention_launch.attention(q, k, v)  # dense: the file is silent, so the default
     monkeypatch.setattr(attention_launch, "device_name", lambda _: None)
     attention_launch.attention(q, k, v, causal=True)
     assert seen == [
-        (16, 64, True), (16, 64, False), (64, 64, False), (32, 32, False), (32, 32, False), (32, 32, False)
+        (16, 64, True), (16, 64, False), (64, 64, False), (32, 32, False), (32, 32, False), (32, 32, False),
+        (32, 32, False),
     ]  # fmt: skip
