@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import jsonl
 from ..errors import InputError, suggest, unknown
 from ..hwmodels import GPU, load_gpu
 from ..simulator import parse_pattern
@@ -85,24 +86,21 @@ def run_sweep(cases: list[Case], log: Path) -> Iterator[tuple[Case, Tuning | Inp
             except InputError as error:
                 yield case, error
                 continue
-            _append(log, {"key": case.key, "workload": asdict(case.workload), "tuning": found.to_dict()})
+            jsonl.append(log, {"key": case.key, "workload": asdict(case.workload), "tuning": found.to_dict()})
         yield case, found
 
 
 def finished(log: Path) -> dict[str, Tuning]:
-    """Tunings of a log by key; a last line that was cut off does not count."""
-    try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"cannot read {str(log)!r}: {error.strerror}") from None
+    """Tunings of a log by key; a last line that was cut off does not count.
+
+    Raises:
+        InputError: the log cannot be read.
+    """
     found = {}
-    for line in lines:
+    for record in jsonl.read(log):
         try:
-            record = json.loads(line)
             found[record["key"]] = restored(record["workload"], record["tuning"])
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             continue
     return found
 
@@ -130,20 +128,6 @@ def restored(workload: Mapping[str, Any], document: Mapping[str, Any]) -> Tuning
 def _candidate(item: Mapping[str, Any]) -> Candidate:
     resources = item["resources"]
     return Candidate(**{**item, "resources": None if resources is None else Resources(**resources)})
-
-
-def _append(log: Path, record: Mapping[str, Any]) -> None:
-    """Add a line in one write, beginning on a line of its own even after one that was cut off."""
-    try:
-        with log.open("a+b") as file:
-            end = file.seek(0, 2)
-            torn = False
-            if end:
-                file.seek(end - 1)
-                torn = file.read(1) != b"\n"
-            file.write((b"\n" if torn else b"") + json.dumps(record).encode() + b"\n")
-    except OSError as error:
-        raise InputError(f"cannot write {str(log)!r}: {error.strerror}") from None
 
 
 def _texts(document: Mapping[str, Any], name: str, path: str) -> list[str]:

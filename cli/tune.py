@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from .options import json_option, keys_options, mask_option, pattern_option, rea
 from .output import print_object, print_table
 
 if TYPE_CHECKING:
+    from ..autotune.refine import Step
     from ..autotune.result import Candidate, Tuning
 
 SHOWN = 5
-FORMS = ("triton", "flex", "natten", "serving", "t4", "json")
+FORMS = ("triton", "flex", "natten", "serving", "t4", "json")  # those of autotune.writers, which --help does not import
+SUFFIX = {"triton": ".py", "flex": ".py", "natten": ".py"}
 
 
 @click.command()
@@ -46,6 +49,11 @@ FORMS = ("triton", "flex", "natten", "serving", "t4", "json")
 )
 @click.option("--measure", is_flag=True, help="Run the best on the GPU of this machine and rank by that.")
 @click.option("--budget", metavar="TIME", help="With --measure: how long, e.g. 120s, or how many runs, e.g. 200.")
+@click.option("--log", metavar="FILE", help="With --measure: keep each run there (JSON lines), and go on from it.")
+@click.option(
+    "--scheduler", metavar="tcp://HOST:8786",
+    help="Compile (and with --measure, measure) on a dask cluster; --workers is then how many measure at once.",
+)  # fmt: skip
 @click.option("-f", "--format", "form", metavar="FORM", help=f"Write the result as one of {', '.join(FORMS)}.")
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; a directory for --sweep.")
 @click.option("--sweep", "sweep_file", metavar="FILE.toml", help="Instead of one problem: shapes x patterns x GPUs.")
@@ -67,6 +75,8 @@ def tune(
     workers: int | None,
     measure: bool,
     budget: str | None,
+    log: str | None,
+    scheduler: str | None,
     form: str | None,
     output: str | None,
     sweep_file: str | None,
@@ -85,6 +95,8 @@ def tune(
         raise unknown("format", form, FORMS)
     if budget is not None and not measure:
         raise InputError(f"budget {budget!r} was given without --measure: expected both, or neither")
+    if log is not None and not measure:
+        raise InputError(f"log {log!r} was given without --measure: expected both, or neither")
     if sweep_file is not None:
         if measure:
             raise InputError("--sweep and --measure were both given: expected one of them, a sweep forecasts")
@@ -124,20 +136,33 @@ def tune(
         dtype=dtype,
     )
     wanted, model = read_pattern(pattern, mask), load_gpu(gpu)
-    refine = _measured(budget) if measure else None
-    with _progress("compiling", effort != "instant") as step:
+    refine = _measured(budget, log, scheduler, workers) if measure else None
+    with _compilers(scheduler, workers) as pool, _progress("compiling", effort != "instant") as step:
         tuning = search(
-            workload, wanted, model, kernel, effort=effort, workers=workers, refine=refine,
+            workload, wanted, model, kernel, effort=effort, executor=pool, workers=workers, refine=refine,
             on_compiled=lambda progress: step(progress.done, progress.total),
         )  # fmt: skip
     if form is not None or output is not None:
-        _put(output, _formatted([tuning], form or "json"))
+        from ..autotune.writers import formatted, write
+
         if output is None:
+            click.echo(formatted([tuning], form or "json"), nl=False)
             return
+        for file in write([tuning], form or "json", output):
+            click.echo(f"written to {file}", err=True)
     if as_json:
         print_object(tuning.to_dict())
         return
     _print(tuning)
+
+
+def _compilers(scheduler: str | None, workers: int | None) -> AbstractContextManager[Executor | None]:
+    """Where configurations are compiled: this machine's processes (None), or a cluster."""
+    if scheduler is None:
+        return nullcontext()
+    from ..autotune.work import executor
+
+    return executor(scheduler, workers=workers)
 
 
 def _print(tuning: Tuning) -> None:
@@ -187,25 +212,52 @@ def _resources(candidate: Candidate) -> str:
     return f"{found.registers} regs{spills}, {found.shared_bytes / 1024:.0f} KiB{tmem}, {found.ctas_per_sm} CTA/SM"
 
 
-def _measured(budget: str | None) -> Callable[[Tuning], Tuning]:
-    """What measures a ranking on the GPU of this machine. Raises InputError where there is none."""
-    if budget is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)?s?", budget):
-        raise InputError(f"budget {budget!r} cannot be read: expected seconds, e.g. 120s, or runs, e.g. 200")
-    try:
-        import torch
+def _measured(
+    budget: str | None, log: str | None, scheduler: str | None, workers: int | None
+) -> Callable[[Tuning], Tuning]:
+    """What measures a ranking: the GPU of this machine, or those of a cluster's workers.
 
-        found = torch.cuda.is_available()
-    except ImportError:
-        found = False
-    if not found:
-        raise InputError(
-            "--measure needs a CUDA GPU and PyTorch on this machine: expected both, or leave --measure out"
-        )
-    raise InputError("--measure is not connected in this version: leave it out")
+    Raises InputError for a budget that cannot be read, and where there is no GPU.
+    """
+    runs, seconds = _budget(budget)
+    from ..autotune import on_gpu, work
+    from ..autotune.refine import refine
+
+    if scheduler is None:
+        on_gpu.require_gpu()
+        return lambda tuning: on_gpu.refine_here(tuning, runs=runs, seconds=seconds, log=log, on_step=_say)
+
+    def far(tuning: Tuning) -> Tuning:
+        measure = functools.partial(on_gpu.measure_far, on_gpu.call_of(tuning))
+        with work.executor(scheduler, gpus=True) as pool:
+            return refine(
+                tuning, measure, runs=runs, seconds=seconds, log=log, on_step=_say, executor=pool, width=workers or 1
+            )
+
+    return far
+
+
+def _budget(text: str | None) -> tuple[int | None, float | None]:
+    """Runs and seconds of a budget: "200" or "120s"; none of both without one."""
+    if text is None:
+        return None, None
+    if not re.fullmatch(r"[1-9]\d*(\.\d+)?s|[1-9]\d*", text):
+        raise InputError(f"budget {text!r} cannot be read: expected seconds, e.g. 120s, or runs, e.g. 200")
+    return (None, float(text[:-1])) if text.endswith("s") else (int(text), None)
+
+
+def _say(step: Step) -> None:
+    from ..simulator.estimate import seconds_text
+
+    result = step.result
+    found = seconds_text(result.time_s) if result.time_s is not None else result.problem
+    words = " ".join(f"{name}={_plain(value)}" for name, value in step.config.items())
+    click.echo(f"measured  {step.measured}: {words}: {found}", err=True)
 
 
 def _sweep(path: str, output: str | None, form: str | None) -> None:
     from ..autotune.sweep import read_sweep, run_sweep
+    from ..autotune.writers import write
 
     if output is None:
         raise InputError(f"sweep {path!r} needs -o DIRECTORY for its tuned files and its log")
@@ -225,49 +277,11 @@ def _sweep(path: str, output: str | None, form: str | None) -> None:
                 tunings.setdefault(found.gpu, []).append(found)
     if not tunings:
         raise InputError(f"sweep {path!r} has no case that can be tuned")
+    form = form or "serving"
     for name, group in tunings.items():
-        target = folder / f"{name}.json"
-        _put(str(target), _formatted(group, form or _sweep_form()))
-        click.echo(f"{target}  {len(group)} tunings")
-
-
-def _sweep_form() -> str:
-    return "serving" if _writers() is not None else "json"
-
-
-def _writers() -> Any:
-    """The module that writes other forms than JSON; None while it is not there."""
-    import importlib
-
-    try:
-        return importlib.import_module("..autotune.writers", __package__)
-    except ModuleNotFoundError:
-        return None
-
-
-def _formatted(tunings: Sequence[Tuning], form: str) -> str:
-    writers = _writers()
-    if writers is not None:
-        return str(writers.formatted(tunings, form))
-    if form != "json":
-        raise InputError(f"format {form!r} is not there in this version: expected json")
-    results = [tuning.to_dict() for tuning in tunings]
-    return json.dumps(results[0] if len(results) == 1 else {"schema": 1, "results": results}, indent=2) + "\n"
-
-
-def _put(output: str | None, text: str) -> None:
-    """Write a file whole or not at all; to the terminal when there is no file."""
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    target = Path(output)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as problem:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {output!r}: {problem.strerror}") from None
+        # Tuned files have the names they are looked up by; others that of their GPU.
+        for file in write(group, form, folder if form == "serving" else folder / f"{name}{SUFFIX.get(form, '.json')}"):
+            click.echo(f"{file}  {len(group)} tunings")
 
 
 class _progress:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import triton
 
+from . import tuned
 from .arguments import check_qkv, check_scale, check_tensor, check_window, fault, need_device
 from .attention import attention_forward_kernel
 from .attention_spec import ForwardConfig, padded
 from .blocks import BlockLists
 
 LOG2_E = math.log2(math.e)
+DTYPE_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float8_e4m3fn: "fp8"}
 
 
 def default_config(head_dim: int, capability: tuple[int, int] | None, dtype: torch.dtype) -> ForwardConfig:
@@ -37,6 +39,24 @@ def default_config(head_dim: int, capability: tuple[int, int] | None, dtype: tor
     return ForwardConfig(128, 64, 4 if head_dim <= 64 else 8, 3)
 
 
+def chosen_config(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, family: str) -> ForwardConfig:
+    """Return the tuned configuration for a call of a pattern family (see tuned.py), or the default without one."""
+    dim = max(q.shape[-1], v.shape[-1])
+    device = device_name(q)
+    found = tuned.lookup(device, DTYPE_NAMES[q.dtype], dim, family, math.prod(q.shape[:3])) if device else None
+    if found is None:
+        return default_config(dim, capability_of(q), q.dtype)
+    if found.use_tma and any(misaligned(tensor) for tensor in (k, v)):
+        # Whoever lays rows out so has not asked for tensor descriptors: the tuning did.
+        return replace(found, use_tma=False, warp_specialize=False)
+    return found
+
+
+def device_name(tensor: torch.Tensor) -> str | None:
+    """Return what torch calls the tensor's GPU, None on the CPU."""
+    return torch.cuda.get_device_name(tensor.device) if tensor.is_cuda else None
+
+
 def capability_of(tensor: torch.Tensor) -> tuple[int, int] | None:
     """Return the compute capability of the tensor's GPU, None on the CPU."""
     return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else None
@@ -54,7 +74,9 @@ def fit_to_blocks(config: ForwardConfig, blocks: BlockLists | None) -> ForwardCo
     sizes = (math.gcd(config.block_m, blocks.block[0]), math.gcd(config.block_n, blocks.block[1]))
     if min(sizes) < 16:
         raise fault("blocks", "blocks that are multiples of 16 tokens", blocks.block)
-    return replace(config, block_m=sizes[0], block_n=sizes[1])
+    # Which tiles Triton can specialise was found out for the size that was asked for, not for a smaller one.
+    specialise = config.warp_specialize and sizes == (config.block_m, config.block_n)
+    return replace(config, block_m=sizes[0], block_n=sizes[1], warp_specialize=specialise)
 
 
 def attention(
@@ -104,7 +126,11 @@ def attention(
         if aux.device != q.device:
             raise fault("aux", f"a tensor on {q.device}", aux.device)
     capability = capability_of(q)
-    config = fit_to_blocks(config or default_config(max(q.shape[-1], v.shape[-1]), capability, q.dtype), blocks)
+    # Packed masks go through shared memory as well: a configuration tuned without them may not fit (rtx5090).
+    bits = blocks is not None and blocks.bits is not None
+    family = "bits" if bits else tuned.family_of(left, right, blocks is not None)
+    config = config or chosen_config(q, k, v, family)
+    config = fit_to_blocks(config, blocks)
     if config.use_tma:
         prepare_tma(q, k, v, capability)
 
@@ -165,12 +191,17 @@ def list_arguments(blocks: BlockLists | None, q: torch.Tensor) -> tuple[Any, ...
     )  # fmt: skip
 
 
+def misaligned(tensor: torch.Tensor) -> bool:
+    """Return whether rows begin off the 16 bytes that tensor descriptors ask for."""
+    return bool(tensor.data_ptr() % 16) or any(s * tensor.element_size() % 16 for s in strides(tensor))
+
+
 def prepare_tma(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, capability: tuple[int, int] | None) -> None:
     """Check what tensor descriptors ask of k and v, and give Triton memory to build them in."""
     if capability is not None and capability[0] < 9:
         raise fault("config", "use_tma=False on a GPU before sm_90", "use_tma=True")
     for name, tensor in (("k", k), ("v", v)):
-        if tensor.data_ptr() % 16 or any(s * tensor.element_size() % 16 for s in strides(tensor)):
+        if misaligned(tensor):
             raise fault(name, "16-byte aligned rows for use_tma=True", f"stride {tensor.stride()}")
     if q.is_cuda:
         device = q.device

@@ -10,7 +10,7 @@ import torch
 from ..errors import InputError
 from .arguments import check_qkv, fault, need_device
 from .attention import attention_forward_kernel
-from .attention_launch import attention, capability_of, default_config
+from .attention_launch import attention
 from .attention_spec import ForwardConfig
 from .blocks import BlockLists
 from .layout import TokenLayout
@@ -107,7 +107,6 @@ def sparse_attention(
         band = (asked.left, asked.right)
         return attention(q, k, v, window=band, scale=scale, return_lse=return_lse, config=config)
 
-    config = config or default_config(max(q.shape[-1], v.shape[-1]), capability_of(q), q.dtype)
     made = plan(pattern, grid, q_tile, kv_tile, str(q.device))
     for name, tensor in (("q", q), ("k", k)):
         if tensor.shape[2] != made.queries.tokens:

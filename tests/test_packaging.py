@@ -23,6 +23,7 @@ def test_the_wheel_holds_only_the_package(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"attncast"}
     for wanted in (
         "attncast/hwmodels/h100.toml",
+        "attncast/kernels/tuned/kernel=triton,device_name=NVIDIA_H100_80GB_HBM3,dtype=bf16.json",
         "attncast/simulator/profiles/natten.toml",
         "attncast/simulator/choices.toml",
         "attncast/validation/data/neighborhood.csv",

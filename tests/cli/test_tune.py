@@ -83,6 +83,9 @@ def test_a_result_is_written_whole(attncast, tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+A100 = "kernel=triton,device_name=NVIDIA_A100-SXM4-80GB,dtype=bf16.json"
+
+
 def test_a_sweep_writes_a_file_for_each_gpu_and_resumes(attncast, tmp_path):
     sweep = tmp_path / "sweep.toml"
     sweep.write_text(
@@ -93,12 +96,16 @@ def test_a_sweep_writes_a_file_for_each_gpu_and_resumes(attncast, tmp_path):
     status, out, _ = attncast("tune", "--sweep", str(sweep), "-o", str(folder))
     assert status == 0
     assert [line.split()[1:] for line in out.splitlines()] == [["2", "tunings"]] * 2
-    assert {path.name for path in folder.iterdir()} == {"a100.json", "rtx5090.json", "sweep.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        A100,
+        "kernel=triton,device_name=NVIDIA_GeForce_RTX_5090,dtype=bf16.json",
+        "sweep.jsonl",
+    }
     log = (folder / "sweep.jsonl").read_text()
     assert len(log.splitlines()) == 4
-    written = (folder / "a100.json").read_text()
+    written = (folder / A100).read_text()
     json.loads(written)
     status, _, _ = attncast("tune", "--sweep", str(sweep), "-o", str(folder))
     assert status == 0
     assert (folder / "sweep.jsonl").read_text() == log
-    assert (folder / "a100.json").read_text() == written
+    assert (folder / A100).read_text() == written
