@@ -80,6 +80,8 @@ class Costs:
             L2 take beyond that; merge of split keys; append to the KV cache; permute tokens; select blocks.
         limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
+        cta_s, cta_count: seconds of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
+        fill_s, compute_s: latency that nothing hides, and what the SMs take with it; None as above.
     """
 
     time_s: Floats
@@ -89,6 +91,10 @@ class Costs:
     traffic: memory.Traffic
     splits: Floats
     ctas: Floats
+    cta_s: Floats | None = None
+    cta_count: Floats | None = None
+    fill_s: Floats | None = None
+    compute_s: Floats | None = None
 
 
 def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOperations | None = None) -> Costs:
@@ -133,11 +139,10 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
     in_flight = float(profile.in_flight)
     per_cta = np.maximum(busy, (busy + flat(latency)) / in_flight)
-    span = schedule.makespan(
-        per_cta, c.count * flat(head_groups * splits), c.row, gpu.sms, profile.order == "longest-first"
-    )
+    cta_count = c.count * flat(head_groups * splits)
+    span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
-    exposed = latency if profile.in_flight > 1 else 0.0
+    exposed = latency if profile.in_flight > 1 else np.zeros_like(latency)
     compute_s = (span + exposed) / clock_hz
     steady_s = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms / clock_hz
 
@@ -170,7 +175,10 @@ def forecast(gpu: GPU, profile: KernelProfile, calls: Calls, operations: TileOpe
     limits["mask"] = tile.mask * masked_tiles
     limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
-    return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
+    return Costs(
+        kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits,
+        per_cta / clock_hz, cta_count, exposed / clock_hz, compute_s,
+    )  # fmt: skip
 
 
 def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, tile_q: Any, windowed: Any) -> Any:

@@ -18,6 +18,7 @@ from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .profile import KernelProfile, baseline_profile, choose_profile
+from .schedule import Dispatch
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -133,6 +134,10 @@ def predict(
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
         ),
+        traffic_bytes={
+            name: float(getattr(costs.traffic, f"{name}_bytes")[0]) for name in ("unique", "issued", "dram")
+        },
+        dispatch=_dispatch(costs, gpu, profile, work),
     )
     return _shared(estimate, attention_share, sparse_share)
 
@@ -301,6 +306,17 @@ def bound_by(costs: Costs) -> str:
     pipes = {name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2")}
     pipes["mask" if limits["mask"] > limits["alu"] else "alu"] = alu
     return max(pipes, key=lambda name: pipes[name])
+
+
+def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:
+    if costs.cta_s is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
+        return None
+    longest_first = profile.order == "longest-first"
+    span_s = float(costs.compute_s[0])
+    return Dispatch(
+        costs.cta_s, np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,
+        float(costs.fill_s[0]), span_s,
+    )  # fmt: skip
 
 
 def _notes(
