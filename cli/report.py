@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from .options import grid_option, keys_options, mask_option, pattern_option, read_pattern
 from .predict import predict as predict_command
 from .request import Request, read_request
 
@@ -147,3 +148,113 @@ def validation(rows: str, output: str) -> None:
     from .report_rows import validation_rows
 
     write(validation_page(validation_rows(rows), rows, footer()), output)
+
+
+@report.command()
+@click.option(
+    "--sizes",
+    default="E=128,F=128,M=8192,P=8192,N=8192",
+    show_default=True,
+    metavar="R=N,...",
+    help="Rank sizes for the counts in numbers; M (keys) and P (queries) are needed.",
+)
+@click.option(
+    "--only", metavar="NAME[,NAME...]", help="These cascades, or files of your own; the library when left out."
+)
+@output_option
+def cascades(sizes: str, only: str | None, output: str) -> None:
+    """A page on the attention algorithms: passes, operation counts, and the graph of each.
+
+    \b
+    Examples:
+      attncast report cascades -o out/
+      attncast report cascades --only naive,fa2,./mine.cascade --sizes E=64,F=64,M=4096,P=4096 -o out/
+    """
+    from ..reports.cascades import cascades_page
+    from ..simulator import cascades as library
+    from .cascade import load_cascade, parse_sizes
+
+    given = parse_sizes(sizes)
+    if given is None or not {"M", "P"} <= set(given):
+        raise InputError(f"sizes {sizes!r} do not say how many keys and queries: expected M=N and P=N among them")
+    names = library.names() if only is None else [name.strip() for name in only.split(",")]
+    found = [_algorithm(load_cascade(name), given) for name in names]
+    write(cascades_page(found, given, footer()), output)
+
+
+def _algorithm(cascade: Any, sizes: dict[str, int]) -> Any:
+    from ..reports.cascades import Algorithm
+    from ..simulator.einsum import summary
+    from ..simulator.tile_operations import has_scores
+    from .cascade import title
+
+    known = {rank: size for rank, size in sizes.items() if rank in cascade.scope.same}
+    try:
+        counts = summary(cascade, known)["ops"]
+    except InputError:  # a rank that the sizes do not give
+        counts = None
+    return Algorithm(cascade, title(cascade), summary(cascade), counts, has_scores(cascade))
+
+
+@report.command()
+@click.option("-g", "--gpu", "gpu", required=True, metavar="NAME", help="A GPU, or a TOML file of your own.")
+@grid_option
+@click.option("-n", "--heads", type=int, required=True, help="Query heads.")
+@click.option("-d", "--head-dim", type=int, required=True, help="Head dimension.")
+@click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
+@click.option("--heads-kv", type=int, help="Key/value heads (GQA, MQA); as many as query heads when left out.")
+@click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
+@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@pattern_option
+@mask_option
+@keys_options
+@click.option("-k", "--kernel", default="auto", show_default=True, help="triton, flex or natten.")
+@click.option("--effort", default="instant", show_default=True, help="instant, quick or full.")
+@output_option
+def tune(
+    gpu: str,
+    grid: str,
+    heads: int,
+    head_dim: int,
+    batch: int,
+    heads_kv: int | None,
+    head_dim_v: int | None,
+    dtype: str,
+    pattern: str | None,
+    mask: str | None,
+    kv_grid: str | None,
+    cached: int,
+    kernel: str,
+    effort: str,
+    output: str,
+) -> None:
+    """A page on the configurations of a kernel: the landscape of the space, the best and their resources.
+
+    \b
+    Examples:
+      attncast report tune -g b200 -i 8192 -n 32 -d 128 -p causal -o out/
+    """
+    from importlib import import_module
+
+    from ..hwmodels import load_gpu
+    from ..reports.tune import tuning_page
+    from ..simulator import Workload
+    from ..simulator.workload import parse_grid
+
+    try:
+        tuner = import_module("..autotune.tune", __package__)
+    except ModuleNotFoundError:
+        raise InputError("attncast report tune needs the tuner, which this version does not have") from None
+    workload = Workload(
+        parse_grid(grid),
+        heads,
+        head_dim,
+        batch=batch,
+        heads_kv=heads_kv,
+        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
+        cached=cached,
+        dtype=dtype,
+        head_dim_v=head_dim_v,
+    )
+    tuning = tuner.tune(workload, read_pattern(pattern, mask), load_gpu(gpu), kernel, effort=effort)
+    write(tuning_page(tuning, footer()), output)

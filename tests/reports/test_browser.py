@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+pytest.importorskip("networkx", reason="networkx is not installed")
+pytest.importorskip("scipy", reason="scipy is not installed")
 
 # Text of at least this contrast is readable (WCAG 2.2, 1.4.3, level AA, for text of any size).
 CONTRAST = 4.5
@@ -15,19 +18,27 @@ EVIL = "<script>alert(1)<"  # a slash ends a file's name
 
 
 @pytest.fixture(scope="session")
-def pages(tmp_path_factory):
+def pages(tmp_path_factory, tuning):
     """Paths of one page of each kind, by name, made by the command line."""
     import sys
 
     from attncast.cli import main
+    from attncast.reports.page import write_page
+    from attncast.reports.tune import tuning_page
+    from attncast.validation.measured import DATA, load_runs, save_runs
 
     folder = tmp_path_factory.mktemp("pages")
     mask = folder / f"{EVIL}script>.py"
     mask.write_text("def causal(b, h, q_idx, kv_idx):\n    return q_idx >= kv_idx\n")
+    rows = folder / "rows.csv"
+    few = [run for run in load_runs(DATA / "serving.csv") if run.gpu == "h100"]
+    save_runs(rows, [replace(run, id=f"{EVIL}script> {run.id}") for run in few])
     call = ["-n", "8", "-d", "128"]
     commands = {
         "predict": ["predict", "-g", "a100,h100", "-i", "16x32x32", *call, "-p", "na window=8x16x16 stride=4x8x8"],
         "mask": ["predict", "-g", "h100", "-i", "4096", *call, "--mask", f"{mask}:causal"],
+        "validation": ["validation", "--rows", str(rows)],
+        "cascades": ["cascades", "--only", "naive,fa2,retention"],
     }
     found = {}
     argv = sys.argv
@@ -38,10 +49,11 @@ def pages(tmp_path_factory):
         finally:
             sys.argv = argv
         (found[name],) = (folder / name).glob("*.html")
+    found["tune"] = write_page(tuning_page(tuning, EVIL), folder / "tune")[0]
     return found
 
 
-NAMES = ["predict", "mask"]
+NAMES = ["predict", "mask", "validation", "tune", "cascades"]
 
 
 @pytest.fixture
@@ -188,12 +200,13 @@ def test_tables_filter_by_words(open_page):
     assert len(table.evaluate(visible)) == every
 
 
-def test_a_file_named_like_a_script_is_text(open_page, pages):
-    page, said, _ = open_page("mask")
+@pytest.mark.parametrize(("name", "where"), [("mask", "h1"), ("validation", "#worst"), ("tune", "footer")])
+def test_what_is_named_like_a_script_is_text(open_page, pages, name, where):
+    page, said, _ = open_page(name)
     assert said == []
-    assert EVIL in page.locator("h1").text_content()
+    assert EVIL in page.locator(where).text_content()
     assert page.evaluate("document.scripts.length") == 1
-    assert EVIL not in pages["mask"].read_text()
+    assert EVIL not in pages[name].read_text()
 
 
 def test_a_printed_page_is_light_and_hides_its_tools(open_page):
