@@ -27,6 +27,7 @@ COMMANDS = {
         "Fit the constants of kernels to measured runs, and check the fit on runs left out of it.",
     ),
     "validate": ("validate", "Errors on measured runs that nothing was fitted on, beside simple baselines."),
+    "sweep": ("sweep", "Forecast every combination of workloads, patterns, kernels and GPUs, and plot the speedups."),
     "report": ("report", "Pages to look at: a prediction, the validation, a tuning, the cascades."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
     "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),

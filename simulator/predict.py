@@ -286,15 +286,15 @@ def masks_all(
     return not pattern.maskless(workload.grid, *tiles)
 
 
-def bound_by(costs: Costs) -> str:
-    """The resource that decides the time of the first call.
+def bound_by(costs: Costs, call: int = 0) -> str:
+    """The resource that decides the time of one call, by its index; the first when left out.
 
     "launch" or "latency" when more than half of the time is overhead; "dram" or "l2" when memory outlasts the SMs;
     otherwise the slowest pipe of the SM ("mask" when comparing coordinates is what fills the compare pipe).
     """
-    parts = {name: float(value[0]) for name, value in costs.parts.items()}
-    limits = {name: float(value[0]) for name, value in costs.limits.items()}
-    kernel_s = float(costs.kernel_s[0])
+    parts = {name: float(value[call]) for name, value in costs.parts.items()}
+    limits = {name: float(value[call]) for name, value in costs.limits.items()}
+    kernel_s = float(costs.kernel_s[call])
     if parts["launch"] + parts["merge"] > 0.5 * kernel_s:
         return "launch"
     dram_or_l2 = "dram" if limits["dram"] >= limits["l2"] else "l2"
