@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -217,4 +217,6 @@ def costs_at(costs: Costs, index: Any) -> Costs:
             return (value if value.shape == shape else np.broadcast_to(value, shape))[index]
         return type(value)(*(picked(getattr(value, item.name)) for item in fields(value)))
 
-    return Costs(*(picked(getattr(costs, item.name)) for item in fields(Costs)))
+    # The classes of CTAs are flat arrays of all calls: a ranking has no use for them.
+    per_call = [item.name for item in fields(Costs) if item.default is MISSING]
+    return Costs(**{name: picked(getattr(costs, name)) for name in per_call})

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..simulator import Workload
+from ..simulator.estimate import seconds_text
+from ..simulator.html import html_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Knobs = Mapping[str, int | bool | str]
 
@@ -107,6 +112,25 @@ class Tuning:
     def best(self) -> Candidate:
         """The configuration to run."""
         return self.ranking[0]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                " ".join(f"{knob}={value}" for knob, value in c.config.items()),
+                seconds_text(c.time_s),
+                "-" if c.measured_s is None else seconds_text(c.measured_s),
+                c.bound_by,
+            ]
+            for c in self.ranking[:10]
+        ]
+        title = f"{self.kernel} on {self.gpu}: {self.pattern}, the best of {self.space.total:,} configurations"
+        return html_table(title, ["configuration", "predicted", "measured", "bound by"], rows, self.notes)
+
+    def plot(self) -> Figure:
+        """Predicted time over tile sizes, warps and stages. Needs matplotlib."""
+        from .plots import landscape_figure
+
+        return landscape_figure(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as ``attncast tune --json`` prints it."""

@@ -66,7 +66,7 @@ def _client(address: str) -> Iterator[Any]:
             f"scheduler {address!r} needs dask.distributed, expected it to be installed (pip install 'attncast[cluster]')"
         ) from None
     try:
-        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        client: Any = Client(address, timeout=_CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise InputError(
             f"scheduler {address!r} does not answer: expected a running `dask scheduler` ({error})"

@@ -29,6 +29,8 @@ COMMANDS = {
     ),
     "validate": ("validate", "Errors on measured runs that nothing was fitted on, beside simple baselines."),
     "measure": ("measure", "Measure our kernels and the libraries at hand on this machine's GPU, suite by suite."),
+    "sweep": ("sweep", "Forecast every combination of workloads, patterns, kernels and GPUs, and plot the speedups."),
+    "report": ("report", "Pages to look at: a prediction, the validation, a tuning, the cascades."),
     "gpu": ("gpu", "List the hardware models, or show one with its sources."),
     "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
     "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),

@@ -57,14 +57,14 @@ def list_cascades(as_json: bool) -> None:
     """List the cascades, with their passes over each rank they reduce."""
     found = [cascades.load(name) for name in cascades.names()]
     if as_json:
-        print_json([{"name": c.name, "title": _title(c), "passes": _passes(c)} for c in found])
+        print_json([{"name": c.name, "title": title(c), "passes": _passes(c)} for c in found])
         return
-    rows = [[c.name, ", ".join(f"{rank} {n}" for rank, n in _passes(c).items()) or "-", _title(c)] for c in found]
+    rows = [[c.name, ", ".join(f"{rank} {n}" for rank, n in _passes(c).items()) or "-", title(c)] for c in found]
     width = max(len(row[0]) for row in rows)
     inner = max(len(row[1]) for row in rows)
     click.echo(f"{'cascade':{width}}  {'passes':{inner}}  what")
-    for name, counts, title in rows:
-        click.echo(f"{name:{width}}  {counts:{inner}}  {title}")
+    for name, counts, what in rows:
+        click.echo(f"{name:{width}}  {counts:{inner}}  {what}")
 
 
 @cascade.command("show")
@@ -218,8 +218,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _title(found: Cascade) -> str:
-    """The header's first sentence."""
+def title(found: Cascade) -> str:
+    """What a cascade is: the first sentence of its header."""
     text = " ".join(found.header.split("\n"))
     return re.split(r"(?<=[a-z0-9)])[.:] ", text)[0].rstrip(".")
 

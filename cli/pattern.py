@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -183,23 +185,14 @@ def _shown(value: Any) -> str:
 
 def write_png(path: str, drawn: Picture, title: str) -> None:
     """Write a picture. Raises InputError where matplotlib is not installed or the file cannot be written."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError(f"--png {path!r} needs matplotlib: expected 'pip install attncast[plot]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.colors import ListedColormap
+    from ..reports.page import replace_file
+    from ..reports.predict_figures import pattern_figure
 
-    figure, axes = pyplot.subplots(figsize=(7, 7), layout="constrained")
-    axes.imshow(
-        drawn.cells, cmap=ListedColormap(["white", "#9ecae1", "#08519c"]), vmin=0, vmax=2, interpolation="nearest"
-    )
-    unit = "token" if drawn.q_cell == drawn.kv_cell == 1 else f"block of {drawn.q_cell} x {drawn.kv_cell} tokens"
-    axes.set(title=title if len(title) < 80 else f"{title[:77]}...", xlabel=f"key {unit}", ylabel=f"query {unit}")
+    figure = pattern_figure(drawn)
+    figure.suptitle(title if len(title) < 60 else f"{title[:57]}...", fontsize=10)
+    out = io.BytesIO()
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--png {path!r} cannot be written: {error}") from None
-    finally:
-        pyplot.close(figure)
+        figure.savefig(out, format="png", dpi=200)
+        replace_file(Path(path), out.getvalue())
+    except OSError as error:
+        raise InputError(f"--png {path!r} cannot be written: {error.strerror or error}") from None

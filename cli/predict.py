@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import click
 
 from ..errors import InputError
-from ..hwmodels import load_gpu
-from ..simulator import Conditions, Estimate, Workload
-from ..simulator import predict as forecast
-from ..simulator.advice import advice
-from ..simulator.calibration import load_calibration, packaged_calibration
-from ..simulator.conditions import engine_conditions
+from ..simulator import Estimate
 from ..simulator.estimate import seconds_text
-from ..simulator.workload import grid_text, parse_grid
-from .options import call_options, json_option, keys_options, mask_option, pattern_option, read_pattern
+from ..simulator.workload import grid_text
+from .options import call_options, json_option, keys_options, mask_option, pattern_option
 from .output import print_json, print_table
+from .request import read_request
 
 
 @click.command()
@@ -55,36 +52,11 @@ from .output import print_json, print_table
 @click.option("--cold", is_flag=True, help="The L2 holds nothing of the call's tensors.")
 @click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
 @click.option("--rope", "rotates", is_flag=True, help="As --append, and the same pass rotates the queries.")
+@click.option(
+    "--trace", metavar="FILE", help="Also write the schedule over the SMs as a Chrome trace, for ui.perfetto.dev."
+)
 @json_option
-def predict(
-    gpus: str,
-    grid: str,
-    heads: int,
-    head_dim: int,
-    batch: int,
-    heads_kv: int | None,
-    head_dim_v: int | None,
-    dtype: str,
-    kv_dtype: str | None,
-    pattern: str | None,
-    mask: str | None,
-    kv_grid: str | None,
-    cached: int,
-    kernel: str,
-    cascade: str | None,
-    baseline: str | None,
-    q_tile: str | None,
-    kv_tile: str | None,
-    attention_share: float | None,
-    sparse_share: float | None,
-    calibration: str | None,
-    engine: str | None,
-    graph: bool,
-    cold: bool,
-    appends: bool,
-    rotates: bool,
-    as_json: bool,
-) -> None:
+def predict(trace: str | None, as_json: bool, **options: Any) -> None:
     """Forecast the time of one attention call, its speedup over dense, and what bounds it.
 
     \b
@@ -94,56 +66,13 @@ def predict(
       attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal --engine vllm
       attncast predict -g h100 -i 8192 -n 32 -d 128 --cascade three_pass
       attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --json
+      attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --trace causal.json
     """
-    if sparse_share is not None and attention_share is None:
-        raise InputError(
-            f"sparse share {sparse_share:g} was given without an attention share: expected both, or neither"
-        )
-    names = [name.strip() for name in gpus.split(",")]
-    if not all(names):
-        raise InputError(f"GPU list {gpus!r} has an empty name: expected names joined by commas, e.g. b200,h100")
-    workload = Workload(
-        grid=parse_grid(grid),
-        heads=heads,
-        head_dim=head_dim,
-        batch=batch,
-        heads_kv=heads_kv,
-        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
-        cached=cached,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        head_dim_v=head_dim_v,
-    )
-    if engine is None:
-        conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
-    else:
-        conditions = engine_conditions(engine, workload, warm_l2=not cold)
-    wanted = read_pattern(pattern, mask)
-    models = [load_gpu(name) for name in names]
-    constants = load_calibration(calibration) if calibration is not None else None
-    if constants is None and engine is not None:
-        constants = packaged_calibration()
-    estimates = [
-        forecast(
-            workload,
-            wanted,
-            gpu,
-            kernel,
-            cascade=cascade,
-            baseline=baseline,
-            q_tile=q_tile,
-            kv_tile=kv_tile,
-            attention_share=attention_share,
-            sparse_share=1.0 if sparse_share is None else sparse_share,
-            conditions=conditions,
-            calibration=constants,
-        )
-        for gpu in models
-    ]
-    sentences = [
-        advice(estimate, workload, wanted, gpu, conditions, constants)
-        for estimate, gpu in zip(estimates, models, strict=True)
-    ]
+    request = read_request(**options)
+    estimates = [request.estimate(gpu) for gpu in request.gpus]
+    if trace is not None:
+        _write_trace(trace, estimates)
+    sentences = [request.advice(estimate, gpu) for estimate, gpu in zip(estimates, request.gpus, strict=True)]
     if as_json:
         print_json([{**e.to_dict(), "advice": sentence} for e, sentence in zip(estimates, sentences, strict=True)])
         return
@@ -151,6 +80,14 @@ def predict(
     for estimate, sentence in zip(estimates, sentences, strict=True):
         click.echo()
         _print_detail(estimate, sentence)
+
+
+def _write_trace(path: str, estimates: list[Estimate]) -> None:
+    from ..reports.trace import write_trace  # here, not above: a forecast alone starts without it
+
+    if len(estimates) > 1:
+        raise InputError(f"--trace {path!r} was given with {len(estimates)} GPUs: expected one, a trace is of one call")
+    click.echo(f"wrote {path}: {write_trace(path, estimates[0])}", err=True)
 
 
 def _print_summary(estimates: list[Estimate]) -> None:

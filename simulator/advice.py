@@ -60,7 +60,7 @@ def advice(
     profile = load_profile(estimate.kernel, gpu)
     if calibration is not None:
         profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
-    if isinstance(pattern, Neighborhood):
+    if isinstance(pattern, Neighborhood) and pattern.order is None:
         found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
         same_pattern = [choice for choice in found if choice.pattern == pattern]
         for choices in (same_pattern, found):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from .html import html_table
 from .patterns.base import Pattern
+from .schedule import Dispatch
 from .tiles import TileWork, mean_work
 from .workload import Grid, grid_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def end_to_end(speedup: float, attention_share: float, sparse_share: float) -> float:
@@ -53,6 +58,8 @@ class Estimate:
         parts_s: seconds by part (see Costs.parts). limits_s: seconds that each resource alone would take.
         bound_by: the resource that decides.
         work: the tiles. splits: parts that the keys are cut into.
+        traffic_bytes: bytes of the kernel: "unique", each tensor once; "issued" to the L2; "dram", what reaches DRAM.
+        dispatch: its CTAs and the SMs they go to; None for a cascade that streams tokens.
         notes: what the user should know, one sentence each.
     """
 
@@ -74,6 +81,8 @@ class Estimate:
     baseline: Baseline
     end_to_end: EndToEnd | None = None
     notes: tuple[str, ...] = ()
+    traffic_bytes: dict[str, float] = field(default_factory=dict)
+    dispatch: Dispatch | None = None
 
     @property
     def speedup(self) -> float:
@@ -123,6 +132,25 @@ class Estimate:
         shown = [f"{name} {seconds_text(value)}" for name, value in self.parts_s.items() if value > 0]
         lines.append(f"  parts     {', '.join(shown)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                "time",
+                f"{seconds_text(self.time_s)} (80%: {seconds_text(self.time_low_s)} to {seconds_text(self.time_high_s)})",
+            ],
+            ["speedup", f"{self.speedup:.2f}x over {self.baseline.kernel} dense, {seconds_text(self.baseline.time_s)}"],
+            ["bound by", self.bound_by],
+            ["tiles", f"{grid_text(self.q_tile)} | {grid_text(self.kv_tile)}"],
+        ]
+        parts = [[name, seconds_text(value)] for name, value in self.parts_s.items() if value > 0]
+        return html_table(f"{self.pattern} on {self.gpu} with {self.title}", ["", "forecast"], rows + parts, self.notes)
+
+    def plot(self) -> Figure:
+        """The parts of the time and what each resource alone would take. Needs matplotlib."""
+        from .plots import estimate_figure
+
+        return estimate_figure(self)
 
 
 def mean_estimate(pattern: Pattern, weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:

@@ -85,6 +85,8 @@ class Costs:
             and quantise queries; permute tokens; select blocks.
         limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
+        cta_s, cta_count: seconds of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
+        fill_s, compute_s: latency that nothing hides, and what the SMs take with it; None as above.
     """
 
     time_s: Floats
@@ -94,6 +96,10 @@ class Costs:
     traffic: memory.Traffic
     splits: Floats
     ctas: Floats
+    cta_s: Floats | None = None
+    cta_count: Floats | None = None
+    fill_s: Floats | None = None
+    compute_s: Floats | None = None
 
 
 def forecast(
@@ -152,9 +158,8 @@ def forecast(
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
     in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
     per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
-    span = schedule.makespan(
-        per_cta, c.count * flat(head_groups * splits), c.row, gpu.sms, profile.order == "longest-first"
-    )
+    cta_count = c.count * flat(head_groups * splits)
+    span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
     compute_s = (span + exposed) / clock_hz
@@ -189,7 +194,10 @@ def forecast(
     limits["mask"] = tile.mask * masked_tiles
     limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
-    return Costs(kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits)
+    return Costs(
+        kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits,
+        per_cta / clock_hz, cta_count, exposed / clock_hz, compute_s,
+    )  # fmt: skip
 
 
 def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, windowed: Any) -> Any:

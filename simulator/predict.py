@@ -20,6 +20,7 @@ from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
 from .profile import DECODE_QUERIES, KernelProfile, baseline_profile, choose_profile
+from .schedule import Dispatch
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -118,6 +119,10 @@ def predict(
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
         ),
+        traffic_bytes={
+            name: float(getattr(costs.traffic, f"{name}_bytes")[0]) for name in ("unique", "issued", "dram")
+        },
+        dispatch=_dispatch(costs, gpu, profile, work),
     )
     return _shared(estimate, attention_share, sparse_share)
 
@@ -295,15 +300,15 @@ def masks_all(
     return not pattern.maskless(workload.grid, *tiles)
 
 
-def bound_by(costs: Costs) -> str:
-    """The resource that decides the time of the first call.
+def bound_by(costs: Costs, call: int = 0) -> str:
+    """The resource that decides the time of one call, by its index; the first when left out.
 
     "launch" or "latency" when more than half of the time is overhead; "dram" or "l2" when memory outlasts the SMs;
     otherwise the slowest pipe of the SM ("mask" when comparing coordinates is what fills the compare pipe).
     """
-    parts = {name: float(value[0]) for name, value in costs.parts.items()}
-    limits = {name: float(value[0]) for name, value in costs.limits.items()}
-    kernel_s = float(costs.kernel_s[0])
+    parts = {name: float(value[call]) for name, value in costs.parts.items()}
+    limits = {name: float(value[call]) for name, value in costs.limits.items()}
+    kernel_s = float(costs.kernel_s[call])
     if parts["launch"] + parts["merge"] > 0.5 * kernel_s:
         return "launch"
     dram_or_l2 = "dram" if limits["dram"] >= limits["l2"] else "l2"
@@ -315,6 +320,17 @@ def bound_by(costs: Costs) -> str:
     pipes = {name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2")}
     pipes["mask" if limits["mask"] > limits["alu"] else "alu"] = alu
     return max(pipes, key=lambda name: pipes[name])
+
+
+def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:
+    if costs.cta_s is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
+        return None
+    longest_first = profile.order == "longest-first"
+    span_s = float(costs.compute_s[0])
+    return Dispatch(
+        costs.cta_s, np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,
+        float(costs.fill_s[0]), span_s,
+    )  # fmt: skip
 
 
 def _notes(

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from .tiles import Floats, Ints
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """The CTAs of one call, and the SMs they go to.
+
+    Attributes:
+        cta_s: seconds of one CTA of each class, longest first, shape (classes,). visited: KV tiles of each class's CTAs.
+        count: CTAs in each class. sms: SMs. longest_first: the kernel hands out long CTAs first.
+        fill_s: latency that nothing hides, before the first tile and after the last.
+        span_s: from the first CTA's start to the last one's end, as forecast; ``fill_s`` included.
+    """
+
+    cta_s: Floats
+    visited: Floats
+    count: Floats
+    sms: int
+    longest_first: bool
+    fill_s: float
+    span_s: float
 
 
 def class_counts(row: Ints, classes: int) -> Ints:

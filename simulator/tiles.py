@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .html import html_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -74,6 +79,25 @@ class TileWork:
     def bound_tiles_max(self) -> float:
         """Speedup over dense if the Q tile with most work sets the pace (the rule of NATTEN's simulator)."""
         return self.dense_kv_tiles / self.visited_max if self.visited_max else float("inf")
+
+    def _repr_html_(self) -> str:
+        dense = self.dense_q_tiles * self.dense_kv_tiles
+        rows = [
+            ["visited", f"{self.visited_total:,} of {dense:,} ({self.visited_total / dense:.1%})"],
+            ["full", f"{self.full_total:,}"],
+            ["for each Q tile", f"{self.visited_min:,} to {self.visited_max:,}"],
+            ["pairs kept", f"{self.pairs / self.dense_pairs:.3%}"],
+            ["bound, FLOPs", f"{self.bound_flop:.2f}x"],
+            ["bound, tiles mean", f"{self.bound_tiles_mean:.2f}x"],
+            ["bound, tiles max", f"{self.bound_tiles_max:.2f}x"],
+        ]
+        return html_table(f"KV tiles of {self.q_tiles:,} Q tiles, one head", ["", "tiles"], rows)
+
+    def plot(self) -> Figure:
+        """Q tiles by the KV tiles they visit, full and partial. Needs matplotlib."""
+        from .plots import tiles_figure
+
+        return tiles_figure(self)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 At = tuple[int, int]
 
@@ -226,6 +229,21 @@ class Cascade:
                 break
             words.append(line.comment.strip())
         return "\n".join(words)
+
+    def _repr_html_(self) -> str:
+        from ..html import html_table
+        from .summary import summary  # here, not above: the analyses are made of this module
+
+        found = summary(self)
+        passes = [[f"passes over {rank}", str(n)] for rank, n in found["passes"].items()]
+        ops = [[op, str(n)] for op, n in found["ops"].items()]
+        return html_table(f"{self.name}: {self.header}", ["", "count"], passes + ops, found["barriers"])
+
+    def plot(self) -> Figure:
+        """Its graph, passes in colour. Needs matplotlib and networkx."""
+        from .plot import cascade_figure
+
+        return cascade_figure(self)
 
 
 def accesses(expr: Expr) -> tuple[Access, ...]:
