@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -47,18 +46,8 @@ def tuned(effort: str, pool: Executor | None) -> list[Tuning]:
     found = []
     for number, (gpu, workload, pattern) in enumerate(todo := list(problems()), 1):
         print(f"{number} of {len(todo)}: {gpu}, {pattern}, head dim {workload.head_dim}", file=sys.stderr)
-        found.append(unspecialised(tune(workload, pattern, gpu, "triton", effort=effort, executor=pool)))
+        found.append(tune(workload, pattern, gpu, "triton", effort=effort, executor=pool))
     return found
-
-
-def unspecialised(tuning: Tuning) -> Tuning:
-    """The tuning less its warp-specialised configurations.
-
-    Triton's warp specialisation changes with every release and what it gains has never been measured here: a default that
-    everybody gets does not turn it on.
-    """
-    kept = tuple(candidate for candidate in tuning.ranking if not candidate.config.get("WARP_SPECIALIZE"))
-    return replace(tuning, ranking=kept)
 
 
 def main() -> None:

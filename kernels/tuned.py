@@ -117,7 +117,7 @@ def lookup(device: str, dtype: str, head_dim: int, family: str, rows: int) -> Fo
     larger of keys' and values', ``family`` one of ``FAMILIES``, ``rows`` batch x heads x query tokens. In this order: the
     user's files, the packaged ones for this GPU, the packaged ones for a GPU of the same architecture. A head dim of its
     own goes before the power of two that the kernel pads it to, a dtype before its 16-bit twin. An entry that cannot be
-    used is left out with a warning.
+    used is left out with a warning; packaged ones that are warp specialised are passed over.
     """
     try:
         gpu = load_gpu(device)
@@ -129,9 +129,13 @@ def lookup(device: str, dtype: str, head_dim: int, family: str, rows: int) -> Fo
             if sizes is None:
                 continue
             try:
-                return forward_config(sizes[nearest(sizes, rows)])
+                found = forward_config(sizes[nearest(sizes, rows)])
             except (InputError, TypeError, AttributeError) as error:
                 _left_out(path, error)
+                continue
+            # A default that everybody gets does not turn on what never ran here and changes with every release of Triton.
+            if not (found.warp_specialize and path.parent == PACKAGED):
+                return found
     return None
 
 

@@ -152,7 +152,10 @@ def test_packaged_files_hold_configurations_that_can_run(monkeypatch: pytest.Mon
         for dim in (64, 128):
             for family in tuned.FAMILIES:
                 config = tuned.lookup(tuned.DEVICE_NAMES[gpu], "bf16", dim, family, 8 * 4096)
-                assert config is not None, (gpu, dim, family)
+                if config is None:  # its entry is warp specialised: passed over, the built-in default runs
+                    assert gpu in ("h100", "b200", "rtx5090"), (gpu, dim, family)
+                    continue
+                assert not config.warp_specialize
                 asked = static.estimate(
                     load_gpu(gpu),
                     head_dim=dim,
