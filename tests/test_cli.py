@@ -182,3 +182,10 @@ def test_advise(attncast):
     status, _, err = attncast("advise", "-g", "h100", "-i", "30x48x80", "-n", "24", "-d", "128")
     assert status == 2
     assert "--coverage" in err
+
+
+def test_a_neighborhood_in_row_order_is_advised_without_tile_shapes(attncast):
+    call = ("-i", "8x16x16", "-n", "2", "-d", "64", "-p", "na window=4x8x8 stride=2x8x8 order=row")
+    status, out, err = attncast("predict", "-g", "h100", *call)
+    assert (status, err) == (0, "")
+    assert "faster" in out
