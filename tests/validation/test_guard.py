@@ -1,0 +1,35 @@
+"""Forecasts must not get worse unseen: held-out errors of a part of the curated table, beside those of the README."""
+
+from __future__ import annotations
+
+import pytest
+
+from attncast.validation.measured import load_curated
+from attncast.validation.validate import validate
+
+MARGIN = 0.01  # a point of mean error, for other versions of numpy and scipy
+# Mean held-out error and its median over the curated rows: `attncast validate`, November 2026.
+STATED = {
+    ("a100", "fa2"): (0.097, 0.057),
+    ("a100", "fa3"): (0.079, 0.051),
+    ("a100", "trtllm"): (0.060, 0.029),
+    ("b200", "trtllm-decode"): (0.082, 0.050),
+    ("gb200", "cudnn"): (0.063, 0.041),
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return validate([run for run in load_curated() if (run.gpu, run.kernel) in STATED], "a part of the curated table")
+
+
+@pytest.mark.parametrize("key", STATED)
+def test_errors_have_not_grown(found, key):
+    mape, median = STATED[key]
+    assert found.held_out[key].mape <= mape + MARGIN
+    assert found.held_out[key].median <= median + MARGIN
+    assert found.held_out[key].mape < 0.6 * found.line[key].mape
+
+
+def test_the_intervals_hold_what_they_promise(found):
+    assert 0.75 <= found.coverage_80 <= 0.85
