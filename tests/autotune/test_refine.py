@@ -337,7 +337,7 @@ def test_decode_is_measured_too() -> None:
 
 
 def test_only_our_kernel_is_measured() -> None:
-    with pytest.raises(InputError, match="kernel 'flex' cannot be measured here"):
+    with pytest.raises(InputError, match="kernel 'flex' cannot be measured"):
         on_gpu.refine_here(tuning([triton_config()], kernel="flex"))
 
 

@@ -15,6 +15,8 @@ from attncast.validation.measure import __main__ as entry
 from attncast.validation.measured import DATA, load_runs, save_runs
 from attncast.validation.validate import validate
 
+from ..made_up import made_up
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -95,8 +97,9 @@ def test_measured_lines_are_rows_like_any_other(tmp_path):
     again = tmp_path / "again.csv"
     save_runs(again, load_runs(path))
     assert load_runs(again) == runs
-    h100 = [run for run in load_runs(path) if run.gpu == "h100"]
-    assert validate(h100, "runs.jsonl").held_out
+    fitted = made_up(60)
+    path.write_text("".join(json.dumps({"schema": 1, "run": vars(run)}) + "\n" for run in fitted))
+    assert validate(load_runs(path), "runs.jsonl").held_out["h100", "fa3"].n == 60
 
 
 GOOD = vars(load_runs(DATA / "neighborhood.csv")[0])
