@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from .libraries import FITS, GRAPHS, PAGE, require
 from .options import grid_option, keys_options, mask_option, pattern_option, read_pattern
 from .predict import predict as predict_command
 from .request import Request, read_request
@@ -55,6 +56,7 @@ def _predict(output: str, **options: Any) -> None:
       attncast report predict -g h100 -i 8192 -n 32 -d 128 -p causal -o out/
       attncast report predict -g b200 -i 30x48x80 -n 24 -d 128 -p "na window=18x24x24 stride=16x8x8" -o out/
     """
+    require("attncast report predict", *PAGE)
     from ..reports.predict import prediction_page
 
     request = read_request(**options)
@@ -144,6 +146,7 @@ def validation(rows: str, output: str) -> None:
       attncast report validation -o out/
       attncast report validation --rows rows.csv -o out/
     """
+    require("attncast report validation", *PAGE, *FITS)
     from ..reports.validation import validation_page
     from .report_rows import validation_rows
 
@@ -170,6 +173,7 @@ def cascades(sizes: str, only: str | None, output: str) -> None:
       attncast report cascades -o out/
       attncast report cascades --only naive,fa2,./mine.cascade --sizes E=64,F=64,M=4096,P=4096 -o out/
     """
+    require("attncast report cascades", *PAGE, *GRAPHS)
     from ..reports.cascades import cascades_page
     from ..simulator import cascades as library
     from .cascade import load_cascade, parse_sizes
@@ -234,6 +238,7 @@ def tune(
     Examples:
       attncast report tune -g b200 -i 8192 -n 32 -d 128 -p causal -o out/
     """
+    require("attncast report tune", *PAGE)
     from importlib import import_module
 
     from ..hwmodels import load_gpu

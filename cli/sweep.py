@@ -13,6 +13,7 @@ import click
 from ..errors import InputError
 from ..reports.page import replace_file
 from ..simulator.sweep import COLUMNS, Group, Row, load_sweep, run_group
+from .libraries import PAGE, require
 
 _KINDS = {name: {"int": int, "float": float}.get(str(kind), str) for name, kind in Row.__annotations__.items()}
 
@@ -43,6 +44,7 @@ def sweep(file: str, output: str) -> None:
     Examples:
       attncast sweep windows.toml -o out/
     """
+    require("attncast sweep", *PAGE)
     from ..reports.sweep import sweep_page
     from .report import footer, write
 

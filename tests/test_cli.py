@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -189,3 +190,17 @@ def test_a_neighborhood_in_row_order_is_advised_without_tile_shapes(attncast):
     status, out, err = attncast("predict", "-g", "h100", *call)
     assert (status, err) == (0, "")
     assert "faster" in out
+
+
+@pytest.mark.parametrize(
+    "command", ["report predict -g h100 -i 64 -n 1 -d 64", "report validation", "report cascades", "sweep x.toml"]
+)
+def test_what_a_page_needs_is_asked_for_before_any_work(attncast, monkeypatch, tmp_path, command):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else real(name, *rest)
+    )
+    status, _, err = attncast(*command.split(), "-o", str(tmp_path / "out"))
+    assert status == 2
+    assert "needs matplotlib, not installed here: expected pip install 'attncast[report]'" in err
+    assert not (tmp_path / "out").exists()

@@ -30,25 +30,6 @@ def browser():
         found.close()
 
 
-@pytest.fixture
-def attncast(capsys, monkeypatch):
-    """Run a command in this process; returns status, stdout, stderr."""
-    import sys
-
-    from attncast.cli import main
-
-    def run(*arguments: str):
-        monkeypatch.setattr(sys, "argv", ["attncast", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return (status, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def tuning():
     """A tuning made by hand: times that fall and rise again with the tile, some measured, some ruled out."""
