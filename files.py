@@ -32,3 +32,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises InputError when it cannot be written, quoting ``path``."""
+    with whole_file(path) as file:
+        file.write_bytes(content)

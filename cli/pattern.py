@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
+from ..files import write_whole
 from ..simulator.patterns import Pattern, parse_pattern
 from ..simulator.patterns.combine import own_grid
 from ..simulator.patterns.dynamic import Dynamic
@@ -185,14 +185,10 @@ def _shown(value: Any) -> str:
 
 def write_png(path: str, drawn: Picture, title: str) -> None:
     """Write a picture. Raises InputError where matplotlib is not installed or the file cannot be written."""
-    from ..reports.page import replace_file
     from ..reports.predict_figures import pattern_figure
 
     figure = pattern_figure(drawn)
     figure.suptitle(title if len(title) < 60 else f"{title[:57]}...", fontsize=10)
     out = io.BytesIO()
-    try:
-        figure.savefig(out, format="png", dpi=200)
-        replace_file(Path(path), out.getvalue())
-    except OSError as error:
-        raise InputError(f"--png {path!r} cannot be written: {error.strerror or error}") from None
+    figure.savefig(out, format="png", dpi=200)
+    write_whole(path, out.getvalue())

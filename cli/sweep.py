@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from ..reports.page import replace_file
+from ..files import write_whole
 from ..simulator.sweep import COLUMNS, Group, Row, load_sweep, run_group
 from .libraries import PAGE, require
 
@@ -51,10 +51,7 @@ def sweep(file: str, output: str) -> None:
     groups = load_sweep(file)
     folder = Path(output)
     rows = _run(groups, folder / "groups")
-    try:
-        replace_file(folder / "sweep.csv", _text(rows).encode())
-    except OSError as problem:
-        raise InputError(f"cannot write to {output!r}: {problem.strerror or problem}") from None
+    write_whole(folder / "sweep.csv", _text(rows).encode())
     parquet = _write_parquet(rows, folder / "sweep.parquet")
     failed = sum(bool(row.problem) for row in rows)
     click.echo(f"{len(rows):,} forecasts{f', {failed:,} of calls that cannot be run' if failed else ''}")
@@ -83,7 +80,7 @@ def _run(groups: Sequence[Group], kept: Path) -> list[Row]:
                 found += old is not None
                 new = run_group(group) if old is None else old
                 if old is None:
-                    replace_file(path, _text(new).encode())
+                    write_whole(path, _text(new).encode())
                 rows += new
                 progress.advance(bar)
     except OSError as problem:
@@ -131,5 +128,5 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> bool:
     table = pyarrow.table({name: [getattr(row, name) for row in rows] for name in COLUMNS})
     out = io.BytesIO()
     parquet.write_table(table, out)
-    replace_file(path, out.getvalue())
+    write_whole(path, out.getvalue())
     return True

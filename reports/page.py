@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InputError
+from ..files import write_whole
 from ..simulator.estimate import seconds_text
 from .svg import themed_svg
 
@@ -136,11 +135,11 @@ def write_page(page: Page, folder: str | Path) -> list[Path]:
         for block in page.blocks():
             if isinstance(block, Picture):
                 written.append(folder / f"{page.name}-{block.key}.png")
-                replace_file(written[-1], _png(block.figure))
+                write_whole(written[-1], _png(block.figure))
             else:
                 written.append(folder / f"{page.name}-{block.key}.csv")
-                replace_file(written[-1], _csv(block).encode())
-        replace_file(folder / f"{page.name}.html", html.encode())
+                write_whole(written[-1], _csv(block).encode())
+        write_whole(folder / f"{page.name}.html", html.encode())
     except OSError as problem:
         raise InputError(f"cannot write to {str(folder)!r}: {problem.strerror or problem}") from None
     return [folder / f"{page.name}.html", *written]
@@ -214,19 +213,6 @@ def _csv_cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
     return repr(cell.value) if cell.value == cell.value else ""  # NaN: nothing to say
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def rows_of(items: Sequence[Any], row: Callable[[Any], tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:

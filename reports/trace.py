@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import write_whole
 from ..simulator.estimate import Estimate, seconds_text
 from ..simulator.timeline import Timeline, timeline
-from .page import replace_file
 
 CALL, SMS = 1, 2  # process ids: the parts of the call, and its SMs
 
@@ -80,10 +80,7 @@ def schedule_words(found: Timeline) -> str:
 def write_trace(path: str | Path, estimate: Estimate) -> str:
     """Write the trace, whole or not at all; returns the sentence on what it shows. Raises InputError as ``trace_of`` does."""
     trace, words = trace_of(estimate)
-    try:
-        replace_file(Path(path), json.dumps(trace, allow_nan=False).encode())
-    except OSError as problem:
-        raise InputError(f"cannot write {str(path)!r}: {problem.strerror or problem}") from None
+    write_whole(path, json.dumps(trace, allow_nan=False).encode())
     return words
 
 

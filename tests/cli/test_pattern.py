@@ -60,7 +60,7 @@ def test_show_writes_a_picture(tmp_path):
         (("show", "causal"), "give a grid"),
         (("show", "na window=3x3", "-i", "8x8", "--q-tile", "8"), "has 1 axes"),
         (("show", "hip", "-i", "4096", "--png", "x.png"), "no fixed set of pairs"),
-        (("show", "causal", "-i", "8", "--png", "no/such/folder/x.png"), "cannot be written"),
+        (("show", "causal", "-i", "8", "--png", "no/such/folder/x.png"), "cannot write 'no/such/folder/x.png'"),
     ],
 )
 def test_bad_input_is_a_sentence(words, said):
