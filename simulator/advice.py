@@ -30,6 +30,7 @@ BY_BOUND = {
     "sm_l2": "Each SM's path to the L2 decides: a larger Q tile reads each key fewer times.",
     "tensor": "The tensor cores decide, and no tile is wasted on masks: only fewer tiles, or a narrower dtype, help.",
     "exp": "The exponential unit decides: computing part of the exponentials on the FMA pipe would help.",
+    "spill": "Accumulators that do not fit the registers decide: 16-bit products need only one.",
     "smem": "Shared-memory bandwidth decides: a larger Q tile per MMA operand read would help.",
     "alu": "The integer and compare pipe decides: a kernel that forms addresses ahead of time would help.",
     "fp32": "The fp32 pipe decides: fewer rescalings of the accumulator (larger KV tiles) would help.",
@@ -57,7 +58,7 @@ def advice(
     calibration: Calibration | None = None,
 ) -> str:
     """One sentence on what would make the estimated call faster. The arguments are those of the prediction."""
-    profile = load_profile(estimate.kernel, gpu)
+    profile = load_profile(estimate.kernel, gpu, conditions.engine)
     if calibration is not None:
         profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     if isinstance(pattern, Neighborhood) and pattern.order is None:

@@ -139,7 +139,7 @@ def _others(
     if len(pattern.layers()) > 1:
         return  # kernels and tiles differ by layer
     head_dim = max(workload.head_dim, workload.dim_v)
-    profile = load_profile(estimate.kernel, gpu)
+    profile = load_profile(estimate.kernel, gpu, conditions.engine)
     if calibration is not None:
         profile, gpu_fitted, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     else:

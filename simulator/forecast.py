@@ -83,7 +83,8 @@ class Costs:
         parts: seconds by part: launch; tiles, the work of the pipes; schedule, latencies and the tail; memory, what DRAM or
             L2 take beyond that; merge of split keys; append to the KV cache
             and quantise queries; permute tokens; select blocks.
-        limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram.
+        limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram; and
+            spill where registers overflow.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
         cta_s, cta_count: seconds of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
         fill_s, compute_s: latency that nothing hides, and what the SMs take with it; None as above.
@@ -144,9 +145,12 @@ def forecast(
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
     if splits is None:
-        splits = schedule.kv_splits(profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch)
+        splits = schedule.kv_splits(
+            profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv
+        )
         if profile.split_kv != "always":
-            splits = np.where((c.packed > 1) & (profile.split_kv == "packed"), splits, 1.0)
+            few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
+            splits = np.where(few, splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
     if (splits > 1).any():  # each part takes whole tiles

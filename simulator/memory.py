@@ -29,6 +29,9 @@ class Traffic:
     dram_bytes: Floats
 
 
+THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
+
+
 def traffic(
     gpu: GPU,
     query_bytes: Floats,
@@ -59,7 +62,10 @@ def traffic(
     dram_kv = np.minimum(unique_kv * rounds, np.maximum(kv_issued_bytes, unique_kv))
     unique = query_bytes + output_bytes + unique_kv
     dram = query_bytes + output_bytes + dram_kv
-    resident = np.minimum(1.0, np.maximum(0.0, 2.0 - unique / gpu.l2_effective_bytes)) * warm
+    # Tensors that fit where every SM reaches them are all there; from there to the whole L2 ever fewer; beyond it a loop
+    # over them drives each out before its next use.
+    whole = max(gpu.l2_bytes / gpu.l2_effective_bytes, THRASHED)
+    resident = np.clip((whole - unique / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
     return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * (1.0 - resident))
 
 

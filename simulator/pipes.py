@@ -14,11 +14,15 @@ from ..hwmodels import GPU
 from .instructions import (
     ACCESS_ALU_PER_AXIS,
     ACCESS_BYTES,
+    ACCUMULATOR_BYTES,
     CUDA_PRODUCT_ALU,
     CUDA_PRODUCT_FP32,
     DIVIDED_COORDINATE_ALU,
     EMULATED_EXP_ALU,
     EMULATED_EXP_FP32,
+    PROMOTION_FP32,
+    REGISTER_BYTES_FOR_ACCUMULATORS,
+    SPILL_MOVES,
     WIDEN_ALU,
 )
 from .profile import KernelProfile
@@ -136,13 +140,20 @@ def tile_pipes(
         flops = np.zeros_like(flops)
     else:
         alu = alu + widened * WIDEN_ALU
-    return {
+    pipes = {
         "tensor": flops / (tensor_rate * profile.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,
         "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
     }
+    if profile.promotes_fp8 and (tile.query_bytes < 2).any():
+        promoted = tile.rows * tile.dim_v * (tile.query_bytes < 2)
+        pipes["fp32"] = pipes["fp32"] + promoted * PROMOTION_FP32 / gpu.fp32_fma_per_clock_per_sm
+        held = (tile.rows * (tile.keys + 2.0 * tile.dim_v)) * ACCUMULATOR_BYTES * (tile.query_bytes < 2)
+        spilled = np.maximum(held - REGISTER_BYTES_FOR_ACCUMULATORS, 0.0) * SPILL_MOVES
+        pipes["spill"] = spilled / gpu.smem_bytes_per_clock_per_sm
+    return pipes
 
 
 def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
@@ -174,6 +185,8 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
         parts = [np.maximum(pipes["tensor"], pipes["smem"]), pipes["exp"], pipes["fp32"], pipes["alu"]]
     else:
         parts = [pipes[name] for name in PIPES]
+    if "spill" in pipes:
+        parts.append(pipes["spill"])
     longest: Floats = parts[0]
     total: Floats = parts[0]
     for part in parts[1:]:

@@ -81,7 +81,9 @@ def predict(
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
     head_dim = max(workload.head_dim, workload.dim_v)
-    profile = choose_profile(kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio)
+    profile = choose_profile(
+        kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine
+    )
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:
@@ -141,9 +143,10 @@ def dense_baseline(
         InputError: the kernel cannot run it.
     """
     if kernel is None:
-        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v))
+        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
     else:
-        profile = choose_profile(kernel, gpu, "band", workload.dtype, max(workload.head_dim, workload.dim_v))
+        head_dim = max(workload.head_dim, workload.dim_v)
+        profile = choose_profile(kernel, gpu, "band", workload.dtype, head_dim, engine=conditions.engine)
     if calibration is not None:
         profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     pattern = Band()
@@ -163,7 +166,9 @@ def resolve_tiles(
     """
     axes = pattern.tile_axes
     head_dim = max(workload.head_dim, workload.dim_v)
-    default = profile.tile_for(axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype)
+    default = profile.tile_for(
+        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(pattern)
+    )
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),
@@ -183,8 +188,12 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    windowed = pattern.left < UNLIMITED  # kernels look at the argument, not at whether the window holds all keys
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed))
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, _windowed(pattern)))
+
+
+def _windowed(pattern: Pattern) -> bool:
+    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
+    return isinstance(pattern, Band) and pattern.left < UNLIMITED
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -317,7 +326,9 @@ def bound_by(costs: Costs, call: int = 0) -> str:
     if parts["schedule"] > 0.5 * kernel_s:
         return "latency"
     alu = limits["alu"] + limits["mask"]
-    pipes = {name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2")}
+    pipes: dict[str, float] = {
+        name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2", "spill") if name in limits
+    }
     pipes["mask" if limits["mask"] > limits["alu"] else "alu"] = alu
     return max(pipes, key=lambda name: pipes[name])
 

@@ -27,14 +27,26 @@ DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 class TileChoice:
     """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
 
-    Only for ``dtypes`` unless empty, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
+    or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
     """
 
     max_head_dim: int
     q: Grid
     kv: Grid
     dtypes: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
+    windowed: bool | None = None
     max_rows: int = 0
+
+    def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
+        """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
+        return (
+            head_dim <= self.max_head_dim
+            and dtype in (self.dtypes or (dtype,))
+            and kv_dtype in (self.kv_dtypes or (kv_dtype,))
+            and self.windowed in (None, windowed)
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class KernelProfile:
 
     Attributes:
         key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
+        engines: serving engines whose builds or calls of the kernel this variant is; empty: all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
@@ -63,6 +76,7 @@ class KernelProfile:
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
         mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
         mma_fraction: share of the tensor rate its MMA instructions reach.
+        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
         emulated_exp: share of exponentials computed on the FMA pipe.
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
             see overlap_source.
@@ -77,7 +91,8 @@ class KernelProfile:
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
-            are packed) or "never". split_rule: into how many parts (see schedule.kv_splits).
+            are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
+        split_rule: into how many parts (see schedule.kv_splits).
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
@@ -99,6 +114,7 @@ class KernelProfile:
     overlap_source: str
     operand_rows: int
     interval: float
+    engines: tuple[str, ...] = ()
     decode_tiles: tuple[TileChoice, ...] = ()
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
@@ -109,6 +125,7 @@ class KernelProfile:
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
+    promotes_fp8: bool = False
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
@@ -122,7 +139,7 @@ class KernelProfile:
     min_packed: int = 1
     max_packed: int = 1024
     products: Literal["tensor", "cuda"] = "tensor"
-    split_kv: Literal["always", "packed", "never"] = "never"
+    split_kv: Literal["always", "packed", "decode", "never"] = "never"
     split_rule: SplitRule = "fill"
     permute: bool = False
     decode_kernel: str = ""
@@ -132,7 +149,7 @@ class KernelProfile:
     token_s: float = 0.0
 
     def __hash__(self) -> int:
-        return hash((self.key, self.archs))  # as a cache key; the rest follows from these
+        return hash((self.key, self.archs, self.engines))  # as a cache key; the rest follows from these
 
     @property
     def operations(self) -> TileOperations:
@@ -140,14 +157,22 @@ class KernelProfile:
         return library_operations(self.cascade)
 
     def tile_for(
-        self, axes: int, head_dim: int, queries: int | None = None, packed: int = 1, dtype: str = "bf16"
+        self,
+        axes: int,
+        head_dim: int,
+        queries: int | None = None,
+        packed: int = 1,
+        dtype: str = "bf16",
+        kv_dtype: str | None = None,
+        windowed: bool = False,
     ) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
         Args:
             queries: tokens of a sequence; so few that a decode tile fits them get one.
             packed: query heads that share keys, which a kernel that packs them puts into one tile.
-            dtype: of the products.
+            dtype, kv_dtype: of the products, and of keys and values where that differs.
+            windowed: whether the call has a sliding window.
 
         Raises:
             InputError: the kernel has no such tile.
@@ -156,15 +181,13 @@ class KernelProfile:
             rows = queries * (packed if self.pack_gqa != "never" else 1)
             for choice in self.decode_tiles:
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                if (
-                    head_dim <= choice.max_head_dim
-                    and rows <= (choice.max_rows or 4 * choice.q[0])
-                    and dtype in (choice.dtypes or (dtype,))
+                if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (
+                    choice.max_rows or 4 * choice.q[0]
                 ):
                     return choice
-        fitting = [choice for choice in self.tiles if len(choice.q) == axes and dtype in (choice.dtypes or (dtype,))]
+        fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
-            if head_dim <= choice.max_head_dim:
+            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed):
                 return choice
         if fitting:
             raise InputError(
@@ -197,17 +220,20 @@ def _document(key: str) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def load_profile(key: str, gpu: GPU) -> KernelProfile:
-    """The profile of kernel ``key`` on the architecture of ``gpu``.
+def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
+    """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it.
+
+    Variants without engines are for every engine that has none of its own, and for the kernel alone.
 
     Raises:
         InputError: unknown kernel, or one that does not run on this GPU (the message names those that do).
     """
     document = dict(_document(key.lower()))
     variants = document.pop("variant")
-    for variant in variants:
-        if gpu.arch in variant["archs"]:
-            return _build(key.lower(), {**document, **variant})
+    fitting = [variant for variant in variants if gpu.arch in variant["archs"]]
+    own = [variant for variant in fitting if engine in variant.get("engines", ())]
+    if found := own or [variant for variant in fitting if "engines" not in variant]:
+        return _build(key.lower(), {**document, **found[0]})
     fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
     raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
 
@@ -216,17 +242,14 @@ def _build(key: str, table: dict[str, Any]) -> KernelProfile:
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
-    tiles, decode_tiles = (
-        tuple(
-            TileChoice(
-                c["max_head_dim"], tuple(c["q"]), tuple(c["kv"]), tuple(c.get("dtypes", ())), c.get("max_rows", 0)
-            )
-            for c in table.pop(name, ())
-        )
-        for name in ("tiles", "decode_tiles")
-    )
+    tiles, decode_tiles = (tuple(_tile_choice(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
+
+
+def _tile_choice(table: Mapping[str, Any]) -> TileChoice:
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in table.items()}
+    return TileChoice(**values)
 
 
 @lru_cache(maxsize=1)
@@ -235,27 +258,35 @@ def _choices() -> Mapping[str, Mapping[str, list[str]]]:
 
 
 def choose_profile(
-    key: str, gpu: GPU, family: str, dtype: str, head_dim: int, queries: int | None = None, gqa_ratio: int = 1
+    key: str,
+    gpu: GPU,
+    family: str,
+    dtype: str,
+    head_dim: int,
+    queries: int | None = None,
+    gqa_ratio: int = 1,
+    engine: str = "",
 ) -> KernelProfile:
     """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
 
     With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
+    ``engine`` is the serving engine that calls it, "" for none.
 
     Raises:
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
     """
     if key.lower() == "auto":
-        return _first_that_runs(gpu, family, dtype, head_dim, family)
-    profile = load_profile(key, gpu)
+        return _first_that_runs(gpu, family, dtype, head_dim, family, engine)
+    profile = load_profile(key, gpu, engine)
     if family not in profile.patterns:
         takes = " and ".join(FAMILIES[name] for name in profile.patterns)
         raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
     if dtype not in profile.dtypes:
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
     if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
-        profile = load_profile(profile.decode_kernel, gpu)
+        profile = load_profile(profile.decode_kernel, gpu, engine)
         if profile.other_heads and not profile.min_packed <= gqa_ratio <= profile.max_packed:
-            profile = load_profile(profile.other_heads, gpu)
+            profile = load_profile(profile.other_heads, gpu, engine)
     return profile
 
 
@@ -278,13 +309,13 @@ def kernels_for(gpu: GPU, family: str, dtype: str, head_dim: int, kernel: str = 
     return found
 
 
-def baseline_profile(gpu: GPU, dtype: str, head_dim: int) -> KernelProfile:
+def baseline_profile(gpu: GPU, dtype: str, head_dim: int, engine: str = "") -> KernelProfile:
     """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
-    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline")
+    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline", engine)
 
 
-def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str) -> KernelProfile:
-    profiles = [load_profile(name, gpu) for name in _choices()[gpu.generation][use]]
+def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str, engine: str) -> KernelProfile:
+    profiles = [load_profile(name, gpu, engine) for name in _choices()[gpu.generation][use]]
     for profile in profiles:
         if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
             return profile

@@ -73,20 +73,29 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
     return np.where(ctas <= servers, longest, ragged)
 
 
-SplitRule = Literal["fill", "waves", "balanced"]
+SplitRule = Literal["fill", "waves", "balanced", "gradual"]
 MOST_SPLITS = 128
+MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
 
 
-def kv_splits(rule: SplitRule, ctas: Floats, slots: int, kv_tiles: Floats, ctas_per_sequence: Floats) -> Floats:
+def kv_splits(
+    rule: SplitRule, ctas: Floats, slots: int, kv_tiles: Floats, ctas_per_sequence: Floats, tile_keys: Floats
+) -> Floats:
     """Parts into which split-KV kernels cut the keys so that a small call fills the GPU; at most one for each KV tile.
 
     Args:
         rule: "fill": as many as fit in one wave (TensorRT-LLM). "waves": FlashAttention-2's num_splits_heuristic, the
             fewest within 85% of the fullest waves. "balanced": FlashAttention-3 where lengths vary: a CTA takes 1.1 times
             its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than "waves" gives one sequence.
+            "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
-        kv_tiles: KV tiles of a CTA.
+        kv_tiles: KV tiles of a CTA. tile_keys: keys of one.
     """
+    if rule == "gradual":
+        waves = np.maximum(np.log2(np.maximum(kv_tiles * tile_keys, 1.0) / 64.0), 1.0)
+        wanted = np.ceil(np.floor(slots * waves) / np.maximum(ctas, 1.0))
+        parts: Floats = np.clip(np.minimum(wanted, MOST_GRADUAL_SPLITS), 1.0, np.maximum(kv_tiles, 1.0))
+        return parts
     if rule == "waves":
         return _fullest_waves(ctas, slots, kv_tiles)
     if rule == "balanced":

@@ -164,7 +164,10 @@ def _call(
     if len(pattern.layers()) > 1:
         raise InputError(f"pattern '{pattern}' differs by layer: expected one pattern for each forecast of a sweep")
     head_dim = max(workload.head_dim, workload.dim_v)
-    profile = choose_profile(group.kernel, group.gpu, pattern.family, workload.dtype, head_dim)
+    profile = choose_profile(
+        group.kernel, group.gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio,
+        group.conditions.engine,
+    )  # fmt: skip
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)
     return profile, single_call(group.gpu, profile, workload, pattern, tiles, work, group.conditions), work, tiles
@@ -179,7 +182,7 @@ def _baselines(gpu: GPU, workloads: tuple[Workload, ...], conditions: Conditions
     for index, w in enumerate(workloads):
         found.append(InputError())
         try:
-            profile = baseline_profile(gpu, w.dtype, max(w.head_dim, w.dim_v))
+            profile = baseline_profile(gpu, w.dtype, max(w.head_dim, w.dim_v), conditions.engine)
             tiles = resolve_tiles(profile, pattern, w, None, None)
         except InputError as problem:
             found[-1] = problem

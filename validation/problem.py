@@ -95,7 +95,8 @@ def problem_of(runs: Sequence[MeasuredRun]) -> Problem:
 def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
     """A run's GPU, profile, arrays of length one, and kept pairs of a head."""
     gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
-    profile = choose_profile(run.kernel, gpu, pattern.family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    head_dim, engine = max(workload.head_dim, workload.dim_v), run.conditions.engine
+    profile = choose_profile(run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine)
     pattern.check(workload)
     tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
     work = kernel_work(profile, pattern, workload, tiles)

@@ -66,7 +66,7 @@ def test_calls_do_not_mix():
 def test_splits_fill_the_gpu_and_no_more():
     ctas = np.array([1.0, 8.0, 100.0, 132.0, 500.0])
     tiles = np.array([4.0, 64.0, 64.0, 64.0, 64.0])
-    assert kv_splits("fill", ctas, 132, tiles, ctas).tolist() == [4, 16, 1, 1, 1]
+    assert kv_splits("fill", ctas, 132, tiles, ctas, np.array([128.0])).tolist() == [4, 16, 1, 1, 1]
 
 
 def _fullest_waves(ctas, slots, kv_tiles):
@@ -80,12 +80,27 @@ def _fullest_waves(ctas, slots, kv_tiles):
 
 @given(st.integers(1, 400), st.integers(1, 500), st.sampled_from([108, 132, 216, 296]))
 def test_waves_follow_the_search(ctas, kv_tiles, slots):
-    found = kv_splits("waves", np.array([float(ctas)]), slots, np.array([float(kv_tiles)]), np.array([1.0]))
+    tiles, one = np.array([float(kv_tiles)]), np.array([1.0])
+    found = kv_splits("waves", np.array([float(ctas)]), slots, tiles, one, one)
     assert found.tolist() == [_fullest_waves(ctas, slots, kv_tiles)]
 
 
 def test_balanced_parts_share_the_tiles():
+    def parts(ctas, tiles, of_one):
+        return kv_splits("balanced", *map(np.array, ([ctas], 132, [tiles], [of_one], [128.0]))).tolist()
+
     # 96 Q tiles of one sequence and head over 154 KV tiles: 124 tiles for each SM, so two parts (vLLM's FA3, 12,288 tokens).
-    assert kv_splits("balanced", np.array([96.0]), 132, np.array([154.0]), np.array([96.0])).tolist() == [2]
+    assert parts(96.0, 154.0, 96.0) == [2]
     # 64 sequences of 8 heads fill the GPU.
-    assert kv_splits("balanced", np.array([512.0]), 132, np.array([64.0]), np.array([8.0])).tolist() == [1]
+    assert parts(512.0, 64.0, 8.0) == [1]
+
+
+@given(st.integers(1, 400), st.integers(1, 4096), st.sampled_from([132, 148, 188]))
+def test_gradual_parts_follow_sglang(ctas, kv_tiles, sms):
+    """get_num_kv_splits written out for sequences of one length, 32 keys a tile: no part is empty, none beyond eight."""
+    keys = 32 * kv_tiles
+    cores = int(sms * max(np.log2(keys / 64.0), 1.0))
+    expected = min(min(-(-cores // ctas), 8), kv_tiles)
+    one = np.array([1.0])
+    found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), one, np.array([32.0]))
+    assert found.tolist() == [expected]

@@ -128,6 +128,8 @@ def _dtypes(row: dict[str, str], engine: dict[str, Any], phase: str, gpu: GPU, k
         and in_fp8 in (phase, "both")
     ):
         return "fp8", "fp8", f", queries quantised from {dtype}"
+    if dtype == "fp8" and row["kernel_source"] in engine.get("casts_queries", ()):
+        return dtype, kv_dtype, ", queries quantised from bf16"
     return dtype, kv_dtype, ""
 
 

@@ -1,0 +1,80 @@
+"""Which tiles a kernel uses: by engine, dtype of the cache, window; what promotion and a full L2 cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attncast import Workload, parse_pattern, predict
+from attncast.hwmodels import load_gpu
+from attncast.simulator import memory
+from attncast.simulator.conditions import Conditions, engine_conditions
+from attncast.simulator.predict import resolve_tiles
+from attncast.simulator.profile import load_profile
+from attncast.simulator.sweep import Group, run_group
+
+WINDOW = "window left=127 right=0"
+
+
+def tiles(kernel, gpu, workload, pattern="causal", engine=""):
+    return resolve_tiles(load_profile(kernel, load_gpu(gpu), engine), parse_pattern(pattern), workload, None, None)
+
+
+def test_an_engine_has_its_own_build_of_a_kernel_and_others_the_common_one():
+    prompt = Workload(4096, 32, 128, heads_kv=8)
+    assert tiles("fa2", "a100", prompt) == tiles("fa2", "a100", prompt, engine="sglang") == ((128,), (64,))
+    # A paged cache is read by the split-KV kernel, whose tiles have 64 rows.
+    assert tiles("fa2", "a100", prompt, engine="vllm") == ((64,), (128,))
+    assert load_profile("fa2", load_gpu("a100"), "vllm") != load_profile("fa2", load_gpu("a100"))
+
+
+def test_a_window_or_an_8_bit_cache_may_have_tiles_of_its_own():
+    token = Workload(1, 32, 64, batch=8, heads_kv=4, cached=4095)
+    assert tiles("fa3", "h100", token, engine="vllm") == ((64,), (192,))
+    assert tiles("fa3", "h100", token, WINDOW, engine="vllm") == ((192,), (160,))
+    prompt = Workload(4096, 32, 128, heads_kv=8)
+    assert tiles("flashinfer", "rtx5090", prompt) == ((128,), (32,))
+    assert tiles("flashinfer", "rtx5090", replace(prompt, kv_dtype="fp8")) == ((128,), (64,))
+
+
+def test_promoting_fp8_products_costs_more_the_wider_the_head():
+    """vLLM's two-level accumulation: at head dim 256 two accumulators spill (its pull request 122: twice as slow)."""
+
+    def ratio(head_dim, dtype):
+        workload = Workload(8192, 16, head_dim, batch=2, heads_kv=4, dtype=dtype)
+        runs = [
+            predict(workload, "causal", "h100", "fa3", conditions=Conditions(engine=engine)).kernel_time_s
+            for engine in ("vllm", "sglang")
+        ]
+        return runs[0] / runs[1]
+
+    assert ratio(128, "bf16") == pytest.approx(1.0)
+    assert 1.0 < ratio(128, "fp8") < ratio(192, "fp8") < ratio(256, "fp8")
+    assert ratio(256, "fp8") > 1.5
+
+
+@pytest.mark.parametrize("gpu", ["h100", "b200", "rtx-pro-6000"])
+def test_nothing_stays_in_an_l2_that_a_loop_overflows(gpu):
+    model = load_gpu(gpu)
+
+    def from_dram(size_bytes):
+        sizes = np.array([float(size_bytes)])
+        zero, one = np.zeros(1), np.ones(1)
+        return memory.traffic(model, zero, zero, sizes, one, one, sizes, one).dram_bytes[0] / size_bytes
+
+    assert from_dram(model.l2_effective_bytes) == 0.0
+    assert from_dram(1.11 * model.l2_bytes) == 1.0
+    between = [from_dram(model.l2_effective_bytes * factor) for factor in np.linspace(1, 1.1, 5)]
+    assert between == sorted(between)
+
+
+def test_a_sweep_asks_the_kernel_that_serves_decoding():
+    token = Workload(1, 32, 128, batch=16, heads_kv=8, cached=8191)
+    conditions = engine_conditions("trtllm", token)
+    group = Group(load_gpu("b200"), "trtllm", "causal", {}, (token,), conditions)
+    (row,) = run_group(group)
+    single = predict(token, "causal", "b200", "trtllm", conditions=conditions)
+    assert (row.kernel, row.time_s) == (single.kernel, pytest.approx(single.time_s, rel=1e-12))
+    assert row.kernel == "trtllm-decode"
