@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ..errors import InputError, unknown
+from ..errors import InputError, suggest
+from ..files import names_file, shortened
 from ..hwmodels import GPU
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .schedule import SplitRule
@@ -19,8 +20,8 @@ from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
 
-
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
+MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class KernelProfile:
     ``in_flight`` and ``round_trips`` are arrays of one value for each call (see autotune.rank_machine).
 
     Attributes:
-        key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
+        key: name on the command line ("natten"), or the path of a user's own file.
+        title: of this variant ("NATTEN hopper-fna"). source: where from.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
@@ -192,27 +194,48 @@ def profile_names() -> list[str]:
 def _document(key: str) -> Mapping[str, Any]:
     path = _HERE / "profiles" / f"{key}.toml"
     if key != path.stem or not path.is_file():
-        raise unknown("kernel", key, [*profile_names(), "auto"])
+        names = [*profile_names(), "auto"]
+        raise InputError(
+            f"unknown kernel {shortened(key)}: expected one of {', '.join(sorted(names))}, or the path of a .toml file"
+            f"{suggest(key, names)}"
+        )
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=256)
 def load_profile(key: str, gpu: GPU) -> KernelProfile:
-    """The profile of kernel ``key`` on the architecture of ``gpu``.
+    """The profile of kernel ``key`` on the architecture of ``gpu``; cached.
+
+    What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
 
     Raises:
-        InputError: unknown kernel, or one that does not run on this GPU (the message names those that do).
+        InputError: unknown kernel, or one that does not run on this GPU (the message names those that do), or a wrong file.
     """
-    document = dict(_document(key.lower()))
+    if names_file(key):
+        from .profile_file import load_profile_file  # here, not above: a forecast of a named kernel starts without it
+
+        return load_profile_file(key, gpu)
+    return _load_shipped(key.lower(), gpu)
+
+
+def shipped_profile(key: str, gpu: GPU) -> Mapping[str, Any] | None:
+    """The table of a kernel that comes with attncast, on the architecture of ``gpu``; None where it does not run there."""
+    document = dict(_document(key))
     variants = document.pop("variant")
-    for variant in variants:
-        if gpu.arch in variant["archs"]:
-            return _build(key.lower(), {**document, **variant})
+    return next(({**document, **variant} for variant in variants if gpu.arch in variant["archs"]), None)
+
+
+@lru_cache(maxsize=256)
+def _load_shipped(key: str, gpu: GPU) -> KernelProfile:
+    table = shipped_profile(key, gpu)
+    if table is not None:
+        return build_profile(key, table)
     fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
     raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
 
 
-def _build(key: str, table: dict[str, Any]) -> KernelProfile:
+def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
+    """The profile of a table, its lists as tuples. Raises ValueError for a field that there is not."""
+    table = dict(table)
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
