@@ -8,12 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from attncast import Workload, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator.profile import load_profile
+from attncast.validation.calibrate import calibrate
+from attncast.validation.importers import import_runs
+from attncast.validation.measured import load_runs, save_runs
 
 from ..paths import ROOT
 
@@ -55,6 +59,18 @@ def test_the_kernel_differs_where_its_file_says_and_is_faster():
     assert (mine.overlap, mine.in_flight, mine.tiles) == (0.35, 2, base.tiles)
     call = Workload(8192, 32, 128)
     assert predict(call, "causal", "h100", path).time_s < predict(call, "causal", "h100", "triton").time_s
+
+
+def test_its_constants_can_be_fitted_to_runs_of_it(tmp_path):
+    pytest.importorskip("scipy", reason="scipy is not installed")
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "fa3"\nsource = "a test"\n')
+    sample = import_runs("aiconfigurator", ROOT / "examples" / "data" / "attention_h100.csv").runs
+    runs = [replace(run, kernel=str(path)) for run in sample if run.workload.tokens == 1]
+    save_runs(tmp_path / "rows.csv", runs)
+    (fit,), left_out = calibrate(load_runs(tmp_path / "rows.csv"), "a test", "")
+    assert (fit.use.kernel, fit.held_out.size, left_out) == (str(path), len(runs), {})
+    assert abs(fit.held_out).mean() < abs(fit.before).mean()
 
 
 def test_the_algorithm_is_right_and_the_check_can_fail(attncast, tmp_path):
