@@ -63,3 +63,11 @@ def test_pictures_keep_their_colours(tmp_path):
     with image.open(path) as small:
         assert small.mode == "P"
         assert [small.convert("RGB").getpixel((index * 9 + 1, 1)) for index in range(4)] == colours
+
+
+def test_without_a_browser_the_front_picture_is_a_figure_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery.shutil, "which", lambda name: None)
+    figure = tmp_path / next(iter(gallery.SHOWN))
+    figure.write_bytes(b"a picture")
+    gallery.front(tmp_path)
+    assert (tmp_path / gallery.FRONT).read_bytes() == b"a picture"
