@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint bench readme wheel clean
+.PHONY: demo test lint bench readme gallery wheel clean
 
 demo: $(VENV)/.core
 	$(BIN)/attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 \
@@ -22,6 +22,10 @@ bench: $(VENV)/.core
 # Runs the commands whose output README.md shows; the timings with `make readme TIMING=--timing`.
 readme: $(VENV)/.all
 	$(BIN)/python benchmarks/readme.py $(TIMING)
+
+# The pages and pictures of reports/gallery: half a minute.
+gallery: $(VENV)/.all
+	$(BIN)/python benchmarks/gallery.py
 
 wheel: $(VENV)/.all
 	$(BIN)/python -m build --wheel

@@ -26,8 +26,9 @@ from .request import read_request
 @mask_option
 @keys_options
 @click.option(
-    "-k", "--kernel", default="auto", show_default=True, help="Kernel profile; auto: what users of the GPU run."
-)
+    "-k", "--kernel", default="auto", show_default=True,
+    help="Kernel profile, or a TOML file of your own; auto: what users of the GPU run.",
+)  # fmt: skip
 @click.option(
     "--cascade", metavar="NAME|FILE", help="Another algorithm: a cascade of the library or a file of your own."
 )

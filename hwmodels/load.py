@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, suggest, unknown
-from .figures import in_base, read_figures, read_toml, reason, word
+from ..files import names_file, shortened, user_file
+from .figures import in_base, read_figures, read_toml, word
 from .gpu import GPU
 from .schema import FIGURES
 
 _HERE: Final = Path(__file__).parent
 _TOP_LEVEL: Final = ("kind", "name", "arch", "generation", "aliases", "base", "figures")
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
-_MAX_FILE_BYTES: Final = 1_000_000
 
 
 def load_gpu(name_or_path: str) -> GPU:
@@ -26,8 +26,8 @@ def load_gpu(name_or_path: str) -> GPU:
     state only what differs. Raises InputError, quoting the input, for an unknown GPU or a wrong file.
     """
     text = str(name_or_path).strip()
-    if text.lower().endswith(".toml") or "/" in text or "\\" in text:
-        return _load_file(*_locate(text))
+    if names_file(text):
+        return _load_file(*user_file(text, "GPU", gpu_names))
     return _load_shipped(_find(text))
 
 
@@ -47,24 +47,6 @@ def _load_file(path: Path, modified_ns: int, size: int) -> GPU:
     return _build(path)
 
 
-def _locate(text: str) -> tuple[Path, int, int]:
-    """The path a user wrote, with its modification time and size. InputError if it is no regular file."""
-    try:
-        path = Path(text).expanduser()
-        status = path.stat()
-    except FileNotFoundError:
-        hint = suggest(Path(text).stem, gpu_names())  # h200.toml, where no such file is, may mean h200
-        raise InputError(f"no GPU file {_shown(text)}: expected the path of a .toml file or a GPU name{hint}") from None
-    except (OSError, ValueError, RuntimeError) as error:  # unreadable folder, NUL in the name, no such ~user
-        raise InputError(f"cannot read GPU file {_shown(text)}: {reason(error)}") from None
-    if not path.is_file():
-        what = "a directory" if path.is_dir() else "not a regular file"
-        raise InputError(f"GPU file {text!r} is {what}, expected a .toml file")
-    if status.st_size > _MAX_FILE_BYTES:
-        raise InputError(f"GPU file {text!r} has {status.st_size} bytes, expected at most {_MAX_FILE_BYTES}")
-    return path, status.st_mtime_ns, status.st_size
-
-
 @lru_cache(maxsize=256)
 def _find(name: str) -> Path:
     """The shipped file for a name or alias. InputError, with what is known and the nearest, for any other."""
@@ -78,13 +60,9 @@ def _find(name: str) -> Path:
         return _HERE / f"{aliases[wanted]}.toml"
     names = gpu_names()
     raise InputError(
-        f"unknown GPU {_shown(name)}: expected one of {', '.join(names)}, or the path of a .toml file"
+        f"unknown GPU {shortened(name)}: expected one of {', '.join(names)}, or the path of a .toml file"
         f"{suggest(wanted, [*names, *aliases])}"
     )
-
-
-def _shown(text: str) -> str:
-    return repr(text) if len(text) <= 80 else repr(text[:80]) + "..."
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import InputError
+from ..files import names_file
 from ..hwmodels import GPU
 from .advice import alternatives
 from .calibration import Calibration
@@ -159,6 +160,8 @@ def _others(
         kernels = kernels_for(gpu, pattern.family, workload.dtype, head_dim)
     except InputError:
         kernels = []
+    if names_file(profile.key):  # the user's own, which no list has
+        kernels.append(profile)
     for kernel in kernels:
         own = kernel.key == estimate.kernel
         try:

@@ -19,12 +19,10 @@ from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
-from .profile import DECODE_QUERIES, KernelProfile, baseline_profile, choose_profile
+from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, baseline_profile, choose_profile
 from .schedule import Dispatch
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
-
-MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
 
 
 def predict(
@@ -48,7 +46,7 @@ def predict(
         workload: shapes and dtype.
         pattern: a pattern or its text, e.g. ``"na window=18x24x24 stride=16x8x8"``.
         gpu: a name, a path to a TOML file, or a GPU.
-        kernel: a kernel profile, or "auto": what a user of this GPU would run.
+        kernel: a kernel profile, the path of one's own (a TOML file), or "auto": what a user of this GPU would run.
         cascade: another algorithm than the kernel's own: a name in the cascade library or the path of a file. The kernel
             ("auto": triton) says how it is tiled and overlapped.
         baseline: the dense kernel to compare with; the best one of this GPU when None.
@@ -129,7 +127,6 @@ def predict(
     return _shared(estimate, attention_share, sparse_share)
 
 
-@lru_cache(maxsize=1024)
 def dense_baseline(
     workload: Workload,
     gpu: GPU,
@@ -147,6 +144,13 @@ def dense_baseline(
     else:
         head_dim = max(workload.head_dim, workload.dim_v)
         profile = choose_profile(kernel, gpu, "band", workload.dtype, head_dim, engine=conditions.engine)
+    return _dense(workload, gpu, profile, conditions, calibration)
+
+
+@lru_cache(maxsize=1024)
+def _dense(
+    workload: Workload, gpu: GPU, profile: KernelProfile, conditions: Conditions, calibration: Calibration | None
+) -> Baseline:
     if calibration is not None:
         profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
     pattern = Band()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ..errors import InputError, unknown
+from ..errors import InputError, suggest
+from ..files import names_file, shortened
 from ..hwmodels import GPU
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .schedule import SplitRule
@@ -19,8 +20,8 @@ from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
 
-
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
+MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class KernelProfile:
     ``in_flight`` and ``round_trips`` are arrays of one value for each call (see autotune.rank_machine).
 
     Attributes:
-        key: name on the command line ("natten"); title: of this variant ("NATTEN hopper-fna"); source: where from.
+        key: name on the command line ("natten"), or the path of a user's own file.
+        title: of this variant ("NATTEN hopper-fna"). source: where from.
         engines: serving engines whose builds or calls of the kernel this variant is; empty: all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
@@ -215,30 +217,59 @@ def profile_names() -> list[str]:
 def _document(key: str) -> Mapping[str, Any]:
     path = _HERE / "profiles" / f"{key}.toml"
     if key != path.stem or not path.is_file():
-        raise unknown("kernel", key, [*profile_names(), "auto"])
+        names = [*profile_names(), "auto"]
+        raise InputError(
+            f"unknown kernel {shortened(key)}: expected one of {', '.join(sorted(names))}, or the path of a .toml file"
+            f"{suggest(key, names)}"
+        )
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=256)
 def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
-    """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it.
+    """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it; cached.
 
-    Variants without engines are for every engine that has none of its own, and for the kernel alone.
+    What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
 
     Raises:
-        InputError: unknown kernel, or one that does not run on this GPU (the message names those that do).
+        InputError: unknown kernel, or one that does not run on this GPU (the message names those that do), or a wrong file.
     """
-    document = dict(_document(key.lower()))
+    if names_file(key):
+        from .profile_file import load_profile_file  # here, not above: a forecast of a named kernel starts without it
+
+        return load_profile_file(key, gpu, engine)
+    return _load_shipped(key.lower(), gpu, engine)
+
+
+def shipped_profile(key: str, gpu: GPU, engine: str = "") -> Mapping[str, Any] | None:
+    """The table of a kernel that comes with attncast, for a GPU's architecture and an engine; None where it does not run.
+
+    Variants without engines are for every engine that has none of its own, and for the kernel alone.
+    """
+    document = dict(_document(key))
     variants = document.pop("variant")
-    fitting = [variant for variant in variants if gpu.arch in variant["archs"]]
+    variant = fitting_variant(variants, gpu.arch, engine)
+    return None if variant is None else {**document, **variant}
+
+
+def fitting_variant(variants: Sequence[Mapping[str, Any]], arch: str, engine: str) -> Mapping[str, Any] | None:
+    """The first variant for an architecture that names the engine, else the first that names none."""
+    fitting = [variant for variant in variants if arch in variant["archs"]]
     own = [variant for variant in fitting if engine in variant.get("engines", ())]
-    if found := own or [variant for variant in fitting if "engines" not in variant]:
-        return _build(key.lower(), {**document, **found[0]})
+    return next(iter(own or [variant for variant in fitting if "engines" not in variant]), None)
+
+
+@lru_cache(maxsize=256)
+def _load_shipped(key: str, gpu: GPU, engine: str) -> KernelProfile:
+    table = shipped_profile(key, gpu, engine)
+    if table is not None:
+        return build_profile(key, table)
     fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
     raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
 
 
-def _build(key: str, table: dict[str, Any]) -> KernelProfile:
+def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
+    """The profile of a table, its lists as tuples. Raises ValueError for a field that there is not."""
+    table = dict(table)
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, unknown
+from ..files import names_file
 from ..hwmodels import GPU, load_gpu
 from .batch import stack
 from .conditions import DEFAULT_CONDITIONS, Conditions
@@ -87,14 +88,20 @@ class Group:
 
     @property
     def key(self) -> str:
-        """Distinct for what makes a difference to its rows: the GPU's figures too, since its file may be edited."""
+        """Distinct for what makes a difference to its rows: the figures of the GPU too, since its file may be edited.
+
+        Raises InputError where the kernel is a file that is not there.
+        """
         from .. import __version__
+        from .profile_file import file_stamp
 
         gpu = {name: value for name, value in vars(self.gpu).items() if name not in ("figures", "path")}
         told = [
             __version__, gpu, self.kernel, self.pattern, dict(self.values), asdict(self.conditions),
             [asdict(workload) for workload in self.workloads],
         ]  # fmt: skip
+        if names_file(self.kernel):
+            told.append(file_stamp(self.kernel))
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()[:24]
 
 

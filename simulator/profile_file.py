@@ -1,0 +1,231 @@
+"""A kernel profile of the user's own: a TOML file with ``base = "triton"`` and only what differs, checked field by field."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from ..errors import InputError, suggest, unknown
+from ..files import user_file
+from ..hwmodels import GPU
+from ..hwmodels.figures import read_toml
+from . import cascades
+from .calibration import BOUNDS
+from .conditions import engine_names
+from .profile import (
+    FAMILIES,
+    MAX_TILE_TOKENS,
+    KernelProfile,
+    TileChoice,
+    build_profile,
+    fitting_variant,
+    profile_names,
+    shipped_profile,
+)
+from .workload import DTYPE_BYTES, MAX_AXES, MAX_HEAD_DIM
+
+# Least and most of each number; a value outside is a slip of the pen, not a kernel.
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    **{name: (bounds.low, bounds.high) for name, bounds in BOUNDS.items()},
+    "overlap": (0.0, BOUNDS["overlap"].high),
+    "call_s": (0.0, BOUNDS["call_s"].high),
+    "token_s": (0.0, BOUNDS["token_s"].high),
+    "interval": (0.01, 3.0),
+    "rescaled_tiles": (0.0, 1.0),
+    "operand_rows": (1, 1024),
+    "mma_rows": (1, 1024),
+    "mask_alu_per_axis": (0.0, 64.0),
+    "mask_alu_select": (0.0, 64.0),
+    "mma_fraction": (0.01, 1.0),
+    "emulated_exp": (0.0, 1.0),
+    "in_flight": (1, 64),
+    "min_packed": (1, 1024),
+    "max_packed": (1, 1024),
+}
+_ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
+_KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {
+    "dtypes": lambda: DTYPE_BYTES,
+    "kv_dtypes": lambda: DTYPE_BYTES,
+    "patterns": lambda: FAMILIES,
+    "engines": engine_names,
+}
+_TILES: Final = ("tiles", "decode_tiles")
+_TILE_KEYS: Final = tuple(item.name for item in fields(TileChoice))
+
+
+def load_profile_file(text: str, gpu: GPU, engine: str = "") -> KernelProfile:
+    """The profile that a file describes, on the architecture of ``gpu`` and as an engine calls it.
+
+    Its key is the path as the user wrote it.
+
+    Raises:
+        InputError: no such file, no TOML, an unknown, missing or impossible entry, or another architecture than those of its
+            variants, or of its base where it has none.
+    """
+    return _load(text, *user_file(text, "kernel", profile_names), gpu, engine)
+
+
+def file_stamp(text: str) -> str:
+    """What tells an edited file from what it was before: for the keys of kept results. Raises InputError without one."""
+    _, modified_ns, size = user_file(text, "kernel", profile_names)
+    return f"{modified_ns} {size}"
+
+
+@lru_cache(maxsize=64)
+def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: str) -> KernelProfile:
+    # The two stamps are in the cache's key so that an edited file is read again.
+    where = f"kernel file {text!r}"
+    document = dict(read_toml(path))
+    base, variants = document.pop("base", None), _variants(document.pop("variant", []), where)
+    for table in (document, *variants):
+        check_fields(table, where)
+    if "archs" in document:
+        raise InputError(f"{where} has archs outside of a variant: expected them under [[variant]]")
+    if "source" not in document:
+        raise InputError(f'{where} has no source: expected where its figures are from, e.g. source = "ncu, 2026-03-01"')
+    own = {**document, **(fitting_variant(variants, gpu.arch, engine) or {})}
+    if "overlap" in own and "overlap_source" not in own:
+        raise InputError(f"{where} has overlap = {own['overlap']!r} without overlap_source: expected where it is from")
+    if base is None and not variants:
+        raise InputError(f'{where} has neither a base nor a [[variant]]: expected e.g. base = "triton"')
+    below = _base(base, gpu, engine, where)
+    if "archs" not in own and (variants or below is None):
+        runs = ", ".join(sorted({arch for table in variants for arch in table["archs"]})) or f"those of {base!r}"
+        raise InputError(f"{where} does not run on {gpu.key} ({gpu.arch}): its architectures are {runs}")
+    table = {**(below or {}), "title": path.stem, **own}
+    for item in fields(KernelProfile):
+        if item.name != "key" and item.default is MISSING and item.name not in table:
+            raise InputError(f'{where} has no {item.name!r}: expected it stated, or base = "triton"')
+    return build_profile(text, table)
+
+
+def _base(name: object, gpu: GPU, engine: str, where: str) -> Mapping[str, Any] | None:
+    """The table of the base's variant for this GPU; None without a base, or where it does not run there."""
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise InputError(f'{where}: base is {name!r}, expected the name of a kernel such as "triton"')
+    if name.lower() not in profile_names():
+        raise InputError(f"{where}: base: {unknown('kernel', name, profile_names())}")
+    return shipped_profile(name.lower(), gpu, engine)
+
+
+def _variants(tables: object, where: str) -> list[dict[str, Any]]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{where}: variant is {tables!r}, expected tables [[variant]]")
+    for number, table in enumerate(tables, 1):
+        if "archs" not in table:
+            raise InputError(f'{where}: variant {number} has no archs, expected e.g. archs = ["sm_90"]')
+    return tables
+
+
+def check_fields(table: Mapping[str, Any], where: str) -> None:
+    """Check the entries of a profile or of one of its variants.
+
+    Raises:
+        InputError: an unknown entry, one of another type, or a value out of its range or not among those known.
+    """
+    known = [item.name for item in fields(KernelProfile) if item.name != "key"]
+    kinds = get_type_hints(KernelProfile)
+    for name, value in table.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
+        if name in _TILES:
+            _check_tiles(name, value, where)
+        elif get_origin(kinds[name]) is tuple:
+            _check_names(name, value, where)
+        else:
+            _check_value(name, value, kinds[name], where)
+
+
+def _check_value(name: str, value: object, kind: Any, where: str) -> None:
+    if get_origin(kind) is UnionType:  # float | None: what a file states is the float
+        kind = get_args(kind)[0]
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: {name} is {value!r}, expected true or false")
+    elif kind in (int, float):
+        low, high = RANGES[name]
+        whole = kind is int
+        right = isinstance(value, int) or (isinstance(value, float) and not whole and math.isfinite(value))
+        if not right or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
+            wanted = "a whole number" if whole else "a number"
+            raise InputError(f"{where}: {name} is {value!r}, expected {wanted} from {low:g} to {high:g}")
+    elif not isinstance(value, str):
+        raise InputError(f"{where}: {name} is {value!r}, expected text in quotes")
+    elif (choices := _choices(name, kind)) is not None and value not in choices:
+        raise unknown(f"{name} in {where}", value, choices)
+
+
+def _choices(name: str, kind: Any) -> Iterable[str] | None:
+    """The words that an entry may be; None for free text."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if name == "cascade":
+        return cascades.names()
+    return profile_names() if name in ("decode_kernel", "other_heads") else None
+
+
+def _check_names(name: str, value: object, where: str) -> None:
+    """A list of dtypes, pattern families, serving engines or architectures."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{where}: {name} is {value!r}, expected a list of names in quotes")
+    for item in value:
+        if name == "archs":
+            if not _ARCH.fullmatch(item):
+                raise InputError(f'{where}: {item!r} in archs is no architecture, expected e.g. "sm_90"')
+        elif item not in (known := _KNOWN_NAMES[name]()):
+            raise unknown(f"entry of {name} in {where}", item, known)
+
+
+def _check_tiles(name: str, value: object, where: str) -> None:
+    form = "{ max_head_dim = 128, q = [128], kv = [64] }"
+    if not isinstance(value, list) or not all(isinstance(choice, dict) for choice in value):
+        raise InputError(f"{where}: {name} is {value!r}, expected a list of tables such as {form}")
+    for choice in value:
+        for key in choice:
+            if key not in _TILE_KEYS:
+                raise unknown(f"entry of {name} in {where}", key, _TILE_KEYS)
+        for key in ("max_head_dim", "q", "kv"):
+            if key not in choice:
+                raise InputError(f"{where}: an entry of {name} has no {key}, expected e.g. {form}")
+        if not _is_whole(choice["max_head_dim"], MAX_HEAD_DIM):
+            raise InputError(
+                f"{where}: max_head_dim in {name} is {choice['max_head_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
+            )
+        if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
+            raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
+        for key in ("q", "kv"):
+            _check_shape(choice[key], f"{where}: {key} in {name}")
+        if len(choice["q"]) != len(choice["kv"]):
+            raise InputError(f"{where}: q {choice['q']} and kv {choice['kv']} in {name} have different numbers of axes")
+        for key in ("dtypes", "kv_dtypes"):
+            if key in choice:
+                _check_names(key, choice[key], where)
+        if not isinstance(choice.get("windowed", True), bool):
+            raise InputError(f"{where}: windowed in {name} is {choice['windowed']!r}, expected true or false")
+
+
+def _check_shape(shape: object, what: str) -> None:
+    if (
+        not isinstance(shape, list)
+        or not 1 <= len(shape) <= MAX_AXES
+        or not all(_is_whole(n, MAX_TILE_TOKENS) for n in shape)
+    ):
+        raise InputError(
+            f"{what} is {shape!r}, expected tokens for each of 1 to {MAX_AXES} axes, e.g. [128] or [2, 8, 8]"
+        )
+    if math.prod(shape) > MAX_TILE_TOKENS:
+        raise InputError(
+            f"{what} is {shape!r}, which is {math.prod(shape):,} tokens: expected at most {MAX_TILE_TOKENS:,}"
+        )
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
