@@ -35,7 +35,7 @@ BOUNDS: Final[dict[str, Bounds]] = {
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
     "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
-    "token_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new token, beyond the bytes it moves"),
+    "key_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new key (token and head), beyond its bytes"),
 }
 OF_GPU: Final = {"clock": "sustained_clock_fraction", "dram_efficiency": "dram_efficiency"}  # others are of the profile
 

@@ -255,7 +255,7 @@ def _passes(
         moving_s = memory.dram_seconds(gpu, c.append_bytes)
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
         appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
-        engine_s = profile.call_s + profile.token_s * c.batch * c.queries
+        engine_s = profile.call_s + profile.key_s * c.batch * c.queries * c.kv_heads
         append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = (

@@ -19,7 +19,7 @@ from .problem import FOLDS, Floats, Problem, describable, problem_of
 MIN_ROWS = 40  # fewer say too little about six constants
 COVERAGE = 0.8
 # Where a search starts that has no prior.
-START = {"query_efficiency": 0.5, "call_s": 2e-6, "token_s": 1e-10}
+START = {"query_efficiency": 0.5, "call_s": 2e-6, "key_s": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fitted_names(problem: Problem) -> list[str]:
     calls = problem.calls
     names = ["overlap", "round_trips", "dram_efficiency"]
     if calls.append_bytes.any():
-        names += ["call_s", "token_s"]
+        names += ["call_s", "key_s"]
     names.append("query_efficiency" if (calls.rotate_bytes + calls.quantise_bytes).any() else "clock")
     return names
 

@@ -18,7 +18,7 @@ TRUTH = {
     "dram_efficiency": 0.7,
     "query_efficiency": 0.4,
     "call_s": 9e-6,
-    "token_s": 1e-9,
+    "key_s": 1e-9,
 }
 
 

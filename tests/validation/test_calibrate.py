@@ -74,8 +74,8 @@ def test_errors_are_those_of_shapes_left_out(runs, fitted):
 @pytest.mark.parametrize(
     ("software", "measures", "others"),
     [
-        ("VLLM 1.0 fa3", "call+append", {"call_s", "token_s", "clock"}),
-        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "token_s", "query_efficiency"}),
+        ("VLLM 1.0 fa3", "call+append", {"call_s", "key_s", "clock"}),
+        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "query_efficiency"}),
         ("cuDNN", "kernel", {"clock"}),
     ],
 )
