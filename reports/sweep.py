@@ -22,10 +22,11 @@ Line = tuple[str, list[float], list[float]]
 def sweep_page(rows: Sequence[Row], source: str, footer: str) -> Page:
     """The page; at least one of ``rows`` was forecast, ``source`` names the file that asked for them."""
     good = [row for row in rows if not row.problem]
+    bad = len(rows) - len(good)
     gpus = list(dict.fromkeys(row.gpu for row in good))
     best = max(good, key=lambda row: row.speedup)
     facts = (
-        Fact("forecasts", f"{len(rows):,}", f"{len(rows) - len(good):,} of calls that cannot be run"),
+        Fact("forecasts", f"{len(good):,}", f"{bad:,} more calls cannot be run" if bad else ""),
         Fact("GPUs", str(len(gpus)), ", ".join(gpus)),
         Fact("patterns", str(len({row.pattern for row in good}))),
         Fact("largest speedup", f"{best.speedup:.2f}x", f"{best.pattern}, {best.tokens:,} tokens, {best.gpu}"),
