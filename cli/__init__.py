@@ -80,7 +80,10 @@ def cli() -> None:
 def main() -> None:
     """Entry point: bad input ends with one sentence and status 2, never with a traceback."""
     try:
-        cli.main(standalone_mode=False)
+        # click gives back the status of a command that ends itself with one (Context.exit) instead of ending the program.
+        status = cli.main(standalone_mode=False)
+        if status:
+            sys.exit(status)
     except InputError as error:
         _end(str(error), 2)
     except click.exceptions.NoArgsIsHelpError as error:
