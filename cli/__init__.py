@@ -42,6 +42,7 @@ SECTIONS = {
         "sweep": ("sweep", "Workloads x patterns x kernels x GPUs: tables and a page."),
     },
     "Set up": {
+        "doctor": ("doctor", "What works here, and the line that makes the rest work."),
         "completion": ("completion", "The script by which your shell completes commands."),
     },
 }
@@ -95,6 +96,7 @@ def cli() -> None:
       attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 -p "na window=18x24x24 stride=16x8x8"
       attncast advise -i 30x48x80 -n 24 -d 128 -g h100 --coverage 0.09
       attncast gpu show h100
+      attncast doctor
     """
 
 
