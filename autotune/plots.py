@@ -151,5 +151,8 @@ def measured_figure(tuning: Tuning) -> Figure:
 
 
 def _short(candidate: Candidate, most: int = 40) -> str:
-    words = config_text(candidate).replace("BLOCK_", "").replace("num_", "")
+    # Switches by name where they are on: what tells two configurations apart must not be cut off.
+    knobs = (k if v is True else f"{k}={v}" for k, v in candidate.config.items() if v is not False)
+    words = " ".join(knobs).replace("BLOCK_", "").replace("num_", "").replace("USE_", "")
+    words = words.replace("WARP_SPECIALIZE", "WS")
     return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -7,34 +7,48 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..errors import InputError
 
-# command -> module of this package that defines it, and the line that `attncast --help` shows
-COMMANDS = {
-    "predict": ("predict", "Forecast one attention call on one or more GPUs."),
-    "tiles": ("tiles", "Count the tiles of a pattern exactly, and its speedup bounds."),
-    "advise": ("advise", "Search the fastest neighborhood pattern that keeps a share of the pairs."),
-    "tune": ("tune", "Rank the configurations of a kernel for a GPU, and write the best."),
-    "pattern": ("pattern", "List the sparsity patterns, or show one as numbers and a picture."),
-    "check": (
-        "check",
-        "Compile a kernel configuration for GPUs that are not there: does it fit, and what is in its loop?",
-    ),
-    "import": ("import_", "Turn measurements of another tool into a table of measured runs."),
-    "calibrate": (
-        "calibrate",
-        "Fit the constants of kernels to measured runs, and check the fit on runs left out of it.",
-    ),
-    "validate": ("validate", "Errors on measured runs that nothing was fitted on, beside simple baselines."),
-    "measure": ("measure", "Measure our kernels and the libraries at hand on this machine's GPU, suite by suite."),
-    "sweep": ("sweep", "Forecast every combination of workloads, patterns, kernels and GPUs, and plot the speedups."),
-    "report": ("report", "Pages to look at: a prediction, the validation, a tuning, the cascades."),
-    "gpu": ("gpu", "List the hardware models, or show one with its sources."),
-    "cascade": ("cascade", "What an attention algorithm costs in principle: passes, operations, footprint."),
-    "accelerator": ("accelerator", "Forecast attention on a spatial accelerator: FLAT, FuseMax."),
+# what is asked -> command -> module of this package that defines it, and the line that `attncast --help` shows
+SECTIONS = {
+    "Predict how fast it runs": {
+        "predict": ("predict", "The time of one attention call, its speedup, what bounds it."),
+        "tiles": ("tiles", "The tiles a pattern touches, exactly, and its speedup bounds."),
+        "accelerator": ("accelerator", "Attention on a spatial accelerator: FLAT, FuseMax."),
+    },
+    "Choose a pattern and a configuration": {
+        "advise": ("advise", "The fastest neighborhood that keeps a share of the pairs."),
+        "tune": ("tune", "The best configurations of a kernel, in your framework's form."),
+    },
+    "Describe patterns, algorithms and GPUs": {
+        "pattern": ("pattern", "The sparsity patterns; one as numbers and a picture."),
+        "cascade": ("cascade", "What an algorithm costs in principle: passes, operations."),
+        "gpu": ("gpu", "The hardware models; one with its sources."),
+    },
+    "Look at what the compiler makes of kernels": {
+        "check": ("check", "Does a configuration fit GPUs that are not there?"),
+    },
+    "Measure, and see how far off forecasts are": {
+        "measure": ("measure", "Time our kernels and other libraries on this machine's GPU."),
+        "import": ("import_", "Turn another tool's measurements into a table of runs."),
+        "calibrate": ("calibrate", "Fit a kernel's constants to measured runs."),
+        "validate": ("validate", "Errors on runs that nothing was fitted on."),
+    },
+    "See it": {
+        "report": ("report", "Pages: a prediction, the validation, a tuning, the cascades."),
+        "sweep": ("sweep", "Workloads x patterns x kernels x GPUs: tables and a page."),
+    },
+    "Set up": {
+        "doctor": ("doctor", "What works here, and the line that makes the rest work."),
+        "completion": ("completion", "The script by which your shell completes commands."),
+    },
 }
+# The environment variable by which a shell's completion script asks, whatever the program is started as.
+COMPLETE_VAR = "_ATTNCAST_COMPLETE"
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 class Commands(click.Group):
@@ -51,8 +65,15 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # click would import every command to ask for its help.
+        found = [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,16 +92,21 @@ def cli() -> None:
     """Forecast how fast attention runs on a GPU that need not be at hand.
 
     \b
-    attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 -p "na window=18x24x24 stride=16x8x8"
-    attncast tiles -i 30x48x80 -p "na window=18x24x24" --q-tile 4x8x8 --kv-tile 2x8x8
-    attncast gpu show h100
+    Examples:
+      attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 -p "na window=18x24x24 stride=16x8x8"
+      attncast advise -i 30x48x80 -n 24 -d 128 -g h100 --coverage 0.09
+      attncast gpu show h100
+      attncast doctor
     """
 
 
 def main() -> None:
     """Entry point: bad input ends with one sentence and status 2, never with a traceback."""
     try:
-        cli.main(standalone_mode=False)
+        # click gives back the status of a command that ends itself with one (Context.exit) instead of ending the program.
+        status = cli.main(standalone_mode=False, complete_var=COMPLETE_VAR)
+        if status:
+            sys.exit(status)
     except InputError as error:
         _end(str(error), 2)
     except click.exceptions.NoArgsIsHelpError as error:

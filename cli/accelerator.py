@@ -17,6 +17,7 @@ from ..simulator.accelerator import (
     transformer_names,
 )
 from ..simulator.estimate import seconds_text
+from . import complete
 from .options import json_option
 from .output import print_object
 
@@ -27,9 +28,17 @@ from .output import print_object
     "--architecture",
     required=True,
     metavar="NAME",
+    shell_complete=complete.of(binding_names, or_file=True),
     help=f"{', '.join(binding_names())}, or a TOML file that binds a cascade to an accelerator.",
 )
-@click.option("-m", "--model", required=True, metavar="NAME", help=f"{', '.join(transformer_names())}.")
+@click.option(
+    "-m",
+    "--model",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete.of(transformer_names),
+    help=f"{', '.join(transformer_names())}.",
+)
 @click.option("-s", "--sequence", required=True, metavar="N", help="Tokens of a sequence, e.g. 65536 or 64K.")
 @click.option("--end-to-end", is_flag=True, help="Add the linear layers around attention.")
 @json_option

@@ -11,17 +11,20 @@ from ..simulator.advise import Advice, Option
 from ..simulator.advise import advise as search
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text, parse_grid
-from .options import call_options, json_option
+from . import complete
+from .options import call_options, dtype_option, json_option
 from .output import print_json, print_table
 
 
 @click.command()
 @call_options
 @click.option("--heads-kv", type=int, help="Key/value heads; as many as query heads when left out.")
-@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@dtype_option
 @click.option("--coverage", type=float, help="Share of the keys that every query shall keep, e.g. 0.09.")
 @click.option("-w", "--window", metavar="GRID", help="Search this window only.")
-@click.option("-k", "--kernel", default="auto", show_default=True, help="Search this kernel only.")
+@click.option(
+    "-k", "--kernel", default="auto", show_default=True, shell_complete=complete.kernel, help="Search this kernel only."
+)
 @json_option
 def advise(
     gpus: str,

@@ -14,15 +14,31 @@ from ..simulator.calibration import BOUNDS, calibration_text, load_calibration, 
 from ..validation.calibrate import Fitted
 from ..validation.calibrate import calibrate as fit
 from ..validation.measured import load_table
+from . import complete
+from .libraries import FITS, require
 from .options import json_option
 from .output import print_json, print_table
 
 
 @click.command()
-@click.option("--rows", metavar="FILE", help="Measured runs: a table of attncast import or measure, or 'curated'.")
-@click.option("-o", "--output", metavar="FILE", help="Where to write the constants (TOML), for predict --calibration.")
 @click.option(
-    "--show", metavar="FILE", help="Instead: list the constants of a file, or 'packaged', with meaning and data."
+    "--rows",
+    metavar="FILE",
+    shell_complete=complete.rows,
+    help="Measured runs: a table of attncast import or measure, or 'curated'.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="Where to write the constants (TOML), for predict --calibration.",
+)
+@click.option(
+    "--show",
+    metavar="FILE",
+    shell_complete=complete.of(lambda: ("packaged",), or_file=True),
+    help="Instead: list the constants of a file, or 'packaged', with meaning and data.",
 )
 @json_option
 def calibrate(rows: str | None, output: str | None, show: str | None, as_json: bool) -> None:
@@ -33,7 +49,7 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
 
     \b
     Examples:
-      attncast import aiconfigurator tables.csv -o rows.csv
+      attncast import aiconfigurator context_attention_perf.txt -o rows.csv
       attncast calibrate --rows rows.csv -o mine.toml
       attncast calibrate --show packaged
       attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --engine vllm --calibration mine.toml
@@ -44,6 +60,7 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
         _show(show, as_json)
         return
     assert rows is not None
+    require("attncast calibrate", *FITS)
     command = f"attncast calibrate --rows {shlex.quote(rows)}"
     fits, left_out = fit(load_table(rows), Path(rows).name, command)
     if output is not None:

@@ -12,6 +12,7 @@ import click
 from ..errors import InputError, unknown
 from ..simulator import cascades
 from ..simulator.einsum import Cascade, bind, evaluate, passes, random_inputs, reduced_ranks, show, summary
+from . import complete
 from .options import json_option
 from .output import print_json, print_object, print_table
 
@@ -54,7 +55,13 @@ def cascade() -> None:
 @cascade.command("list")
 @json_option
 def list_cascades(as_json: bool) -> None:
-    """List the cascades, with their passes over each rank they reduce."""
+    """List the cascades, with their passes over each rank they reduce.
+
+    \b
+    Examples:
+      attncast cascade list
+      attncast cascade list --json
+    """
     found = [cascades.load(name) for name in cascades.names()]
     if as_json:
         print_json([{"name": c.name, "title": title(c), "passes": _passes(c)} for c in found])
@@ -68,12 +75,24 @@ def list_cascades(as_json: bool) -> None:
 
 
 @cascade.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.cascade)
 @click.option("--sizes", metavar="R=N,...", help="Rank sizes; counts are polynomials without them.")
-@click.option("--png", metavar="FILE", help="Draw the graph, passes in colour, instead of printing.")
+@click.option(
+    "--png",
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="Draw the graph, passes in colour, instead of printing.",
+)
 @json_option
 def show_cascade(name: str, sizes: str | None, png: str | None, as_json: bool) -> None:
-    """Show a cascade: its text, passes and what forces them, operations, live footprint."""
+    """Show a cascade: its text, passes and what forces them, operations, live footprint.
+
+    \b
+    Examples:
+      attncast cascade show three_pass
+      attncast cascade show fa2 --sizes E=128,F=128,M=65536,P=65536 --json
+      attncast cascade show ./mine.cascade --png mine.png
+    """
     found = load_cascade(name)
     if png is not None:
         from .cascade_png import draw
@@ -98,12 +117,18 @@ def show_cascade(name: str, sizes: str | None, png: str | None, as_json: bool) -
 
 
 @cascade.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=complete.cascade)
+@click.argument("second", shell_complete=complete.cascade)
 @click.option("--sizes", metavar="R=N,...", help="Rank sizes; counts are polynomials without them.")
 @json_option
 def compare(first: str, second: str, sizes: str | None, as_json: bool) -> None:
-    """Compare what two cascades cost: passes and operations."""
+    """Compare what two cascades cost: passes and operations.
+
+    \b
+    Examples:
+      attncast cascade compare three_pass fa2
+      attncast cascade compare fa2 ./mine.cascade --sizes E=128,F=128,M=8192,P=8192
+    """
     pair = [load_cascade(first), load_cascade(second)]
     given = parse_sizes(sizes)
     results = [summary(each, _own(each, pair, given)) for each in pair]
@@ -124,8 +149,15 @@ def compare(first: str, second: str, sizes: str | None, as_json: bool) -> None:
 
 
 @cascade.command()
-@click.argument("name")
-@click.option("--against", default="naive", show_default=True, metavar="NAME", help="The cascade it should equal.")
+@click.argument("name", shell_complete=complete.cascade)
+@click.option(
+    "--against",
+    default="naive",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete.cascade,
+    help="The cascade it should equal.",
+)
 @click.option("--sizes", metavar="R=N,...", help="Rank sizes; small ones when left out.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs.")
 @json_option
@@ -133,6 +165,11 @@ def check(name: str, against: str, sizes: str | None, seed: int, as_json: bool) 
     """Run a cascade on random inputs against another: status 0 if they agree, 1 if not.
 
     The default is softmax attention as it is defined, for Q, K and V without a mask.
+
+    \b
+    Examples:
+      attncast cascade check ./mine.cascade
+      attncast cascade check fusemax --against three_pass --seed 1
     """
     found, reference = load_cascade(name), load_cascade(against)
     given = parse_sizes(sizes)

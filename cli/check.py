@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
+from . import complete
 from .output import print_table
 
 if TYPE_CHECKING:
@@ -23,15 +24,28 @@ _SHOWN_PIPES = (
 
 
 @click.command("check")
-@click.option("--kernel", default="attention", show_default=True, help="Kernel to compile.")
+@click.option(
+    "--kernel",
+    default="attention",
+    show_default=True,
+    shell_complete=complete.compiled_kernel,
+    help="Kernel to compile.",
+)
 @click.option("-d", "--head-dim", type=int, default=128, show_default=True, help="Head dimension.")
-@click.option("--dtype", default="bf16", show_default=True, help="fp16, bf16, fp32 or fp8.")
+@click.option(
+    "--dtype",
+    default="bf16",
+    show_default=True,
+    shell_complete=complete.compiled_dtype,
+    help="fp16, bf16, fp32 or fp8.",
+)
 @click.option(
     "-g",
     "--gpu",
     "gpus",
     default="a100,h100,b200,rtx5090",
     show_default=True,
+    shell_complete=complete.gpus,
     help="GPUs, separated by commas.",
 )
 @click.option("--block-m", type=int, default=128, show_default=True, help="Queries in a tile.")
@@ -44,6 +58,7 @@ _SHOWN_PIPES = (
     "--pattern",
     default="dense",
     show_default=True,
+    shell_complete=complete.compiled_pattern,
     help="dense, causal, window, blocks or bits: what is compiled in.",
 )
 @click.option("--grid", is_flag=True, help="Sweep a list of tilings instead of the one given.")
@@ -74,6 +89,12 @@ def check(
     Per GPU: registers, spills, shared and tensor memory against the limit, CTAs per SM, the MMA
     instruction, and the instructions of the inner loop by pipe, read from the machine code. Answers are
     cached.
+
+    \b
+    Examples:
+      attncast check -d 128 -g h100,b200 --block-m 128 --block-n 64
+      attncast check -d 64 --dtype fp16 -g a100 --pattern causal --num-warps 4 --num-stages 2 --json
+      attncast check -g b200 --grid --prune
     """
     # Imported here so that --help does not pay for numpy.
     from ..kernels.check import grid_jobs, to_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..hwmodels import gpu_names, load_gpu
+from . import complete
 from .options import json_option
 from .output import print_json, print_table
 
@@ -24,7 +25,13 @@ def gpu() -> None:
 @gpu.command("list")
 @json_option
 def list_gpus(as_json: bool) -> None:
-    """List the hardware models."""
+    """List the hardware models.
+
+    \b
+    Examples:
+      attncast gpu list
+      attncast gpu list --json
+    """
     models = [load_gpu(name) for name in gpu_names()]
     if as_json:
         print_json(
@@ -61,10 +68,16 @@ def list_gpus(as_json: bool) -> None:
 
 
 @gpu.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.gpu)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show every figure of a GPU (a name, or a TOML file of your own) with unit, kind and source."""
+    """Show every figure of a GPU (a name, or a TOML file of your own) with unit, kind and source.
+
+    \b
+    Examples:
+      attncast gpu show h100
+      attncast gpu show ./my-gpu.toml --json
+    """
     model = load_gpu(name)
     if as_json:
         print_json(

@@ -11,6 +11,7 @@ import click
 from ..errors import InputError
 from ..validation.importers import FORMATS, Given, Imported, import_runs
 from ..validation.measured import DIRECTIONS, save_runs
+from . import complete
 from .options import json_option
 from .output import print_json
 
@@ -18,11 +19,27 @@ _SHOWN = 5
 
 
 @click.command("import", epilog="Formats: " + "; ".join(f"{key} ({form.title})" for key, form in FORMATS.items()) + ".")
-@click.argument("format_key", metavar="FORMAT")
-@click.argument("path")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Table of runs to write (CSV).")
-@click.option("-g", "--gpu", help="The GPU, where the file names none or one without a hardware model.")
-@click.option("-k", "--kernel", help="Kernel profile of all rows, where the file's own name is not known.")
+@click.argument(
+    "format_key",
+    metavar="FORMAT",
+    shell_complete=complete.of(lambda: {key: form.title for key, form in FORMATS.items()}),
+)
+@click.argument("path", shell_complete=complete.files)
+@click.option(
+    "-o", "--output", required=True, metavar="FILE", shell_complete=complete.files, help="Table of runs to write (CSV)."
+)
+@click.option(
+    "-g",
+    "--gpu",
+    shell_complete=complete.gpu,
+    help="The GPU, where the file names none or one without a hardware model.",
+)
+@click.option(
+    "-k",
+    "--kernel",
+    shell_complete=complete.kernel,
+    help="Kernel profile of all rows, where the file's own name is not known.",
+)
 @click.option("--software", metavar="TEXT", help="What really ran, with versions, where the file does not say.")
 @click.option("-b", "--batch", type=int, help="Sequences. This and what follows: only for files that lack it.")
 @click.option("-n", "--heads", type=int, help="Query heads.")
@@ -32,9 +49,9 @@ _SHOWN = 5
 @click.option("--cached", type=int, metavar="N", help="Tokens already in the cache, before the queries.")
 @click.option("-d", "--head-dim", type=int, help="Head dimension.")
 @click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
-@click.option("--dtype", help="bf16, fp16 or fp8.")
-@click.option("--kv-dtype", help="Dtype of the stored keys and values, when it differs.")
-@click.option("-p", "--pattern", metavar="TEXT", help="Pattern, as for predict.")
+@click.option("--dtype", shell_complete=complete.dtype, help="bf16, fp16 or fp8.")
+@click.option("--kv-dtype", shell_complete=complete.dtype, help="Dtype of the stored keys and values, when it differs.")
+@click.option("-p", "--pattern", metavar="TEXT", shell_complete=complete.pattern, help="Pattern, as for predict.")
 @click.option("--q-tile", metavar="TILE", help="Q tile, tokens per axis.")
 @click.option("--kv-tile", metavar="TILE", help="KV tile, tokens per axis.")
 @click.option("--direction", type=click.Choice(DIRECTIONS), help="Forward, backward or both.")

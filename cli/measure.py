@@ -16,13 +16,22 @@ from ..validation.measure.case import Case
 from ..validation.measure.lines import Lines, describe
 from ..validation.measure.sizing import PREPARERS, forecast_s, part_of, read_part, size
 from ..validation.measure.suites import load_suite, suite_names
+from . import complete
 from .options import json_option
 from .output import print_json, print_table
 
 
 @click.command()
-@click.argument("suite", required=False)
-@click.option("-o", "--output", default="runs.jsonl", show_default=True, metavar="FILE", help="File to append runs to.")
+@click.argument("suite", required=False, shell_complete=complete.of(suite_names))
+@click.option(
+    "-o",
+    "--output",
+    default="runs.jsonl",
+    show_default=True,
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="File to append runs to.",
+)
 @click.option("--part", metavar="K/N", help="Part K of N, of about the same length each.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0), metavar="S", help="Begin no case that would end later than this."
@@ -30,7 +39,14 @@ from .output import print_json, print_table
 @click.option("--retry", is_flag=True, help="Try again what had a problem before.")
 @click.option("--dry-run", "dry", is_flag=True, help="Try every case, tiny, on the CPU; nothing is timed or written.")
 @click.option("--list", "listed", is_flag=True, help="Show the suites, or the cases of one, with their forecast time.")
-@click.option("-g", "--gpu", default="h100", show_default=True, help="With --list and --dry-run: cases for this GPU.")
+@click.option(
+    "-g",
+    "--gpu",
+    default="h100",
+    show_default=True,
+    shell_complete=complete.gpu,
+    help="With --list and --dry-run: cases for this GPU.",
+)
 @json_option
 def measure(
     suite: str | None,

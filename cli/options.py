@@ -10,6 +10,7 @@ import click
 from ..errors import InputError
 from ..simulator import parse_pattern
 from ..simulator.patterns import Pattern
+from . import complete
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +30,13 @@ def call_options(function: F) -> F:
         click.option("-n", "--heads", type=int, required=True, help="Query heads."),
         grid_option,
         click.option(
-            "-g", "--gpu", "gpus", required=True, metavar="NAME[,NAME...]", help="GPUs, or TOML files of your own."
+            "-g",
+            "--gpu",
+            "gpus",
+            required=True,
+            metavar="NAME[,NAME...]",
+            shell_complete=complete.gpus,
+            help="GPUs, or TOML files of your own.",
         ),
     ):  # the last one applied stands first in the help
         function = option(function)
@@ -44,6 +51,7 @@ def pattern_option(function: F) -> F:
         metavar="TEXT",
         help='dense (the default); causal; "window left=2048 right=0" (keys, both ends inclusive, no limit when left out); '
         '"na window=18x24x24 stride=16x8x8 dilation=1x1x1 causal=0x0x0"; others: attncast pattern list.',
+        shell_complete=complete.pattern,
     )(function)
 
 
@@ -54,6 +62,7 @@ def mask_option(function: F) -> F:
         metavar="FILE.py:FUNCTION",
         help="Instead of -p: a FlexAttention mask_mod(b, h, q_idx, kv_idx), which is code that will be run, or a block map "
         "(.npz, or a BlockMask saved by PyTorch).",
+        shell_complete=complete.files,
     )(function)
 
 
@@ -75,6 +84,13 @@ def keys_options(function: F) -> F:
     )
     return click.option(
         "--cached", type=int, default=0, metavar="N", help="Tokens already in the cache, before the queries."
+    )(function)
+
+
+def dtype_option(function: F) -> F:
+    """--dtype: that of Q, K, V and of the products."""
+    return click.option(
+        "--dtype", default="bf16", show_default=True, shell_complete=complete.dtype, help="bf16, fp16 or fp8."
     )(function)
 
 

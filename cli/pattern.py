@@ -15,6 +15,7 @@ from ..simulator.patterns.dynamic import Dynamic
 from ..simulator.patterns.library import PATTERNS, Entry
 from ..simulator.patterns.picture import picture
 from ..simulator.workload import Grid, Workload, grid_text, parse_grid
+from . import complete
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -42,13 +43,25 @@ PNG_CELLS = 1024
 
 @click.group()
 def pattern() -> None:
-    """Sparsity patterns: list them, show one."""
+    """Sparsity patterns: list them, show one.
+
+    \b
+    Examples:
+      attncast pattern list
+      attncast pattern show "na window=18x24x24 stride=16x8x8" -i 30x48x80
+    """
 
 
 @pattern.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_patterns(as_json: bool) -> None:
-    """List every pattern with its parameters and source."""
+    """List every pattern with its parameters and source.
+
+    \b
+    Examples:
+      attncast pattern list
+      attncast pattern list --json
+    """
     if as_json:
         print_json([_described(entry) for entry in PATTERNS.values()])
         return
@@ -95,20 +108,32 @@ def _described(entry: Entry) -> dict[str, Any]:
 
 
 @pattern.command("show")
-@click.argument("text", metavar="PATTERN")
+@click.argument("text", metavar="PATTERN", shell_complete=complete.pattern)
 @click.option("-i", "grid", help="Token grid, e.g. 30x48x80; the pattern's own when left out.")
 @click.option("--kv", "kv_grid", help="Token grid of the keys; that of the queries when left out.")
 @click.option("-n", "heads", default=1, show_default=True, help="Query heads, for the cost of choosing.")
 @click.option("-d", "head_dim", default=128, show_default=True, help="Head dimension, for the cost of choosing.")
 @click.option("--q-tile", help="Q tile, tokens per axis; 128 tokens when left out.")
 @click.option("--kv-tile", help="KV tile, tokens per axis; 128 tokens when left out.")
-@click.option("--png", help="Write a picture to this file (needs the extra 'plot').")
+@click.option(
+    "--png",
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="Write a picture to this file (needs the extra 'plot').",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(
     text: str, grid: str | None, kv_grid: str | None, heads: int, head_dim: int, q_tile: str | None,
     kv_tile: str | None, png: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Show one pattern: density, tiles, bounds, and a picture of tokens or blocks."""
+    """Show one pattern: density, tiles, bounds, and a picture of tokens or blocks.
+
+    \b
+    Examples:
+      attncast pattern show "na window=18x24x24 stride=16x8x8" -i 30x48x80
+      attncast pattern show "window left=1023 right=0" -i 8192 --png window.png
+      attncast pattern show "sparge density=0.46" -i 16384 -n 32 --json
+    """
     shown = parse_pattern(text)
     workload = Workload(
         _grid(shown, grid), heads, head_dim, kv_grid=None if kv_grid is None else parse_grid(kv_grid, "kv grid")

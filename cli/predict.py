@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..simulator import Estimate
 from ..simulator.estimate import seconds_text
 from ..simulator.workload import grid_text
-from .options import call_options, json_option, keys_options, mask_option, pattern_option
+from . import complete
+from .options import call_options, dtype_option, json_option, keys_options, mask_option, pattern_option
 from .output import print_json, print_table
 from .request import read_request
 
@@ -20,19 +21,31 @@ from .request import read_request
 @call_options
 @click.option("--heads-kv", type=int, help="Key/value heads (GQA, MQA); as many as query heads when left out.")
 @click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
-@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
-@click.option("--kv-dtype", help="Dtype of the stored keys and values, when it differs.")
+@dtype_option
+@click.option("--kv-dtype", shell_complete=complete.dtype, help="Dtype of the stored keys and values, when it differs.")
 @pattern_option
 @mask_option
 @keys_options
 @click.option(
-    "-k", "--kernel", default="auto", show_default=True,
+    "-k",
+    "--kernel",
+    default="auto",
+    show_default=True,
+    shell_complete=complete.kernel,
     help="Kernel profile, or a TOML file of your own; auto: what users of the GPU run.",
-)  # fmt: skip
-@click.option(
-    "--cascade", metavar="NAME|FILE", help="Another algorithm: a cascade of the library or a file of your own."
 )
-@click.option("--baseline", metavar="KERNEL", help="Dense kernel to compare with; the GPU's best when left out.")
+@click.option(
+    "--cascade",
+    metavar="NAME|FILE",
+    shell_complete=complete.cascade,
+    help="Another algorithm: a cascade of the library or a file of your own.",
+)
+@click.option(
+    "--baseline",
+    metavar="KERNEL",
+    shell_complete=complete.kernel,
+    help="Dense kernel to compare with; the GPU's best when left out.",
+)
 @click.option(
     "--q-tile", metavar="TILE", help="Q tile, tokens per axis, e.g. 4x8x8; the kernel's default when left out."
 )
@@ -42,11 +55,15 @@ from .request import read_request
 )
 @click.option("--sparse-share", type=float, help="Share of the run's steps that use the pattern; all when left out.")
 @click.option(
-    "--calibration", metavar="FILE", help="Fitted constants that attncast calibrate wrote, in place of the priors."
+    "--calibration",
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="Fitted constants that attncast calibrate wrote, in place of the priors.",
 )
 @click.option(
     "--engine",
     metavar="NAME",
+    shell_complete=complete.engine,
     help="A serving engine's call (vllm, sglang, trtllm): appends to the cache, in a CUDA graph, with fitted constants.",
 )
 @click.option("--graph", is_flag=True, help="Launched inside a CUDA graph.")
@@ -54,7 +71,10 @@ from .request import read_request
 @click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
 @click.option("--rope", "rotates", is_flag=True, help="As --append, and the same pass rotates the queries.")
 @click.option(
-    "--trace", metavar="FILE", help="Also write the schedule over the SMs as a Chrome trace, for ui.perfetto.dev."
+    "--trace",
+    metavar="FILE",
+    shell_complete=complete.files,
+    help="Also write the schedule over the SMs as a Chrome trace, for ui.perfetto.dev.",
 )
 @json_option
 def predict(trace: str | None, as_json: bool, **options: Any) -> None:
@@ -63,10 +83,8 @@ def predict(trace: str | None, as_json: bool, **options: Any) -> None:
     \b
     Examples:
       attncast predict -g b200,h100 -i 30x48x80 -n 24 -d 128 --dtype fp16 -p "na window=18x24x24 stride=16x8x8"
-      attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal
       attncast predict -g h100 -i 1 --cached 8191 -b 32 -n 32 --heads-kv 8 -d 128 -p causal --engine vllm
-      attncast predict -g h100 -i 8192 -n 32 -d 128 --cascade three_pass
-      attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --json
+      attncast predict -g a100 -i 8192 -n 32 -d 128 -p "window left=1023 right=0" --cascade three_pass --json
       attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --trace causal.json
     """
     request = read_request(**options)

@@ -9,13 +9,16 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from . import complete
 from .libraries import FITS, GRAPHS, PAGE, require
-from .options import grid_option, keys_options, mask_option, pattern_option, read_pattern
+from .options import dtype_option, grid_option, keys_options, mask_option, pattern_option, read_pattern
 from .predict import predict as predict_command
 from .request import Request, read_request
 
 OUTPUT_HELP = "Where the page goes, with its PNGs and CSVs; made if missing."
-output_option = click.option("-o", "--output", required=True, metavar="FOLDER", help=OUTPUT_HELP)
+output_option = click.option(
+    "-o", "--output", required=True, metavar="FOLDER", shell_complete=complete.folders, help=OUTPUT_HELP
+)
 
 
 @click.group()
@@ -122,7 +125,9 @@ report.add_command(
         callback=_predict,
         params=[
             *(option for option in predict_command.params if option.name not in ("as_json", "trace")),
-            click.Option(["-o", "--output"], required=True, metavar="FOLDER", help=OUTPUT_HELP),
+            click.Option(
+                ["-o", "--output"], required=True, metavar="FOLDER", shell_complete=complete.folders, help=OUTPUT_HELP
+            ),
         ],
         help=_predict.__doc__,
     )
@@ -135,6 +140,7 @@ report.add_command(
     default="curated",
     show_default=True,
     metavar="FILE",
+    shell_complete=complete.rows,
     help="Measured runs: a table of attncast import or measure, or curated.",
 )
 @output_option
@@ -162,7 +168,10 @@ def validation(rows: str, output: str) -> None:
     help="Rank sizes for the counts in numbers; M (keys) and P (queries) are needed.",
 )
 @click.option(
-    "--only", metavar="NAME[,NAME...]", help="These cascades, or files of your own; the library when left out."
+    "--only",
+    metavar="NAME[,NAME...]",
+    shell_complete=complete.cascades,
+    help="These cascades, or files of your own; the library when left out.",
 )
 @output_option
 def cascades(sizes: str, only: str | None, output: str) -> None:
@@ -201,19 +210,36 @@ def _algorithm(cascade: Any, sizes: dict[str, int]) -> Any:
 
 
 @report.command()
-@click.option("-g", "--gpu", "gpu", required=True, metavar="NAME", help="A GPU, or a TOML file of your own.")
+@click.option(
+    "-g",
+    "--gpu",
+    "gpu",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete.gpu,
+    help="A GPU, or a TOML file of your own.",
+)
 @grid_option
 @click.option("-n", "--heads", type=int, required=True, help="Query heads.")
 @click.option("-d", "--head-dim", type=int, required=True, help="Head dimension.")
 @click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
 @click.option("--heads-kv", type=int, help="Key/value heads (GQA, MQA); as many as query heads when left out.")
 @click.option("--head-dim-v", type=int, help="Head dimension of the values, when it differs.")
-@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@dtype_option
 @pattern_option
 @mask_option
 @keys_options
-@click.option("-k", "--kernel", default="auto", show_default=True, help="triton, flex or natten.")
-@click.option("--effort", default="instant", show_default=True, help="instant, quick or full.")
+@click.option(
+    "-k",
+    "--kernel",
+    default="auto",
+    show_default=True,
+    shell_complete=complete.tuned_kernel,
+    help="triton, flex or natten.",
+)
+@click.option(
+    "--effort", default="instant", show_default=True, shell_complete=complete.effort, help="instant, quick or full."
+)
 @output_option
 def tune(
     gpu: str,
@@ -237,6 +263,7 @@ def tune(
     \b
     Examples:
       attncast report tune -g b200 -i 8192 -n 32 -d 128 -p causal -o out/
+      attncast report tune -g h100 -i 4096 -n 16 -d 64 -k triton --effort quick -o out/
     """
     require("attncast report tune", *PAGE)
     from importlib import import_module

@@ -13,15 +13,21 @@ import click
 from ..errors import InputError
 from ..files import write_whole
 from ..simulator.sweep import COLUMNS, Group, Row, load_sweep, run_group
+from . import complete
 from .libraries import PAGE, require
 
 _KINDS = {name: {"int": int, "float": float}.get(str(kind), str) for name, kind in Row.__annotations__.items()}
 
 
 @click.command()
-@click.argument("file", metavar="FILE.toml")
+@click.argument("file", metavar="FILE.toml", shell_complete=complete.files)
 @click.option(
-    "-o", "--output", required=True, metavar="FOLDER", help="Where tables and the page go; a sweep found there goes on."
+    "-o",
+    "--output",
+    required=True,
+    metavar="FOLDER",
+    shell_complete=complete.folders,
+    help="Where tables and the page go; a sweep found there goes on.",
 )
 def sweep(file: str, output: str) -> None:
     """Forecast every combination of workloads, patterns, kernels and GPUs, and plot the speedups.
@@ -43,6 +49,7 @@ def sweep(file: str, output: str) -> None:
     \b
     Examples:
       attncast sweep windows.toml -o out/
+      attncast sweep kernels.toml -o out/kernels
     """
     require("attncast sweep", *PAGE)
     from ..reports.sweep import sweep_page

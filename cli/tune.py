@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, unknown
-from .options import json_option, keys_options, mask_option, pattern_option, read_pattern
+from . import complete
+from .options import dtype_option, json_option, keys_options, mask_option, pattern_option, read_pattern
 from .output import print_object, print_table
 
 if TYPE_CHECKING:
@@ -26,22 +27,22 @@ SUFFIX = {"triton": ".py", "flex": ".py", "natten": ".py"}
 
 
 @click.command()
-@click.option("-g", "--gpu", metavar="NAME", help="GPU, or a TOML file of your own.")
+@click.option("-g", "--gpu", metavar="NAME", shell_complete=complete.gpu, help="GPU, or a TOML file of your own.")
 @click.option("-i", "--input-size", "grid", metavar="GRID", help="Query tokens, e.g. 4096 or 30x48x80.")
 @click.option("-n", "--heads", type=int, help="Query heads.")
 @click.option("-d", "--head-dim", type=int, help="Head dimension.")
 @click.option("-b", "--batch", type=int, default=1, show_default=True, help="Sequences.")
 @click.option("--heads-kv", type=int, help="Key/value heads; as many as query heads when left out.")
-@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp8.")
+@dtype_option
 @pattern_option
 @mask_option
 @keys_options
 @click.option(
-    "-k", "--kernel", default="auto", show_default=True,
+    "-k", "--kernel", default="auto", show_default=True, shell_complete=complete.tuned_kernel,
     help="triton (attncast's own), flex or natten; auto: what users of the GPU run for the pattern, else triton.",
 )  # fmt: skip
 @click.option(
-    "--effort", default="instant", show_default=True,
+    "--effort", default="instant", show_default=True, shell_complete=complete.effort,
     help="instant: no compilation; quick: compile the best, up to 16; full: compile all that may run (resumes).",
 )  # fmt: skip
 @click.option(
@@ -49,14 +50,26 @@ SUFFIX = {"triton": ".py", "flex": ".py", "natten": ".py"}
 )
 @click.option("--measure", is_flag=True, help="Run the best on the GPU of this machine and rank by that.")
 @click.option("--budget", metavar="TIME", help="With --measure: how long, e.g. 120s, or how many runs, e.g. 200.")
-@click.option("--log", metavar="FILE", help="With --measure: keep each run there (JSON lines), and go on from it.")
+@click.option(
+    "--log", metavar="FILE", shell_complete=complete.files,
+    help="With --measure: keep each run there (JSON lines), and go on from it.",
+)  # fmt: skip
 @click.option(
     "--scheduler", metavar="tcp://HOST:8786",
     help="Compile (and with --measure, measure) on a dask cluster; --workers is then how many measure at once.",
 )  # fmt: skip
-@click.option("-f", "--format", "form", metavar="FORM", help=f"Write the result as one of {', '.join(FORMS)}.")
-@click.option("-o", "--output", metavar="FILE", help="Where to write it; a directory for --sweep.")
-@click.option("--sweep", "sweep_file", metavar="FILE.toml", help="Instead of one problem: shapes x patterns x GPUs.")
+@click.option(
+    "-f", "--format", "form", metavar="FORM", shell_complete=complete.of(lambda: FORMS),
+    help=f"Write the result as one of {', '.join(FORMS)}.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", metavar="FILE", shell_complete=complete.files,
+    help="Where to write it; a directory for --sweep.",
+)  # fmt: skip
+@click.option(
+    "--sweep", "sweep_file", metavar="FILE.toml", shell_complete=complete.files,
+    help="Instead of one problem: shapes x patterns x GPUs.",
+)  # fmt: skip
 @json_option
 def tune(
     gpu: str | None,

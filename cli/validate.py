@@ -12,6 +12,8 @@ from ..validation.measured import load_table
 from ..validation.statistics import Summary, summarise
 from ..validation.validate import Validation
 from ..validation.validate import validate as compare
+from . import complete
+from .libraries import FITS, require
 from .output import print_table
 
 COLUMNS = (
@@ -34,12 +36,13 @@ COLUMNS = (
     default="curated",
     show_default=True,
     metavar="FILE",
+    shell_complete=complete.rows,
     help="Measured runs: a table of attncast import or measure, or curated, the table that comes with attncast.",
 )
 @click.option(
     "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
 )
-@click.option("--leave-out-gpu", metavar="GPU", help="Show this GPU's rows only.")
+@click.option("--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Show this GPU's rows only.")
 @click.option(
     "--by",
     type=click.Choice(["kernel", "family", "size", "use"]),
@@ -56,6 +59,7 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
       attncast validate
       attncast validate --rows rows.csv --above 50us --json
     """
+    require("attncast validate", *FITS)
     runs = load_table(rows)
     found = compare(runs, Path(rows).name, _seconds(above))
     keys = [key for key in found.held_out if leave_out_gpu is None or key[0] == leave_out_gpu.lower()]

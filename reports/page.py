@@ -50,7 +50,8 @@ def times(value: float) -> Number:
 
 def percent(value: float, signed: bool = False) -> Number:
     """A share or a relative error as a cell; the CSV keeps the fraction."""
-    return Number(value, f"{value:+.1%}" if signed else f"{value:.1%}")
+    text = f"{value:+.1%}" if signed else f"{value:.1%}"
+    return Number(value, "0.0%" if text in ("+0.0%", "-0.0%") else text)
 
 
 @dataclass(frozen=True)

@@ -132,10 +132,13 @@ def _pattern_blocks(found: Forecast, tag: str) -> tuple[Picture | Table, ...]:
         )
         caption = f"Cells are {what}. Empty cells are skipped; partial ones are computed whole and masked."
         blocks.append(Picture(f"pattern-{tag}", "Who attends to whom", caption, pattern_figure(found.cells)))
-    caption = (
-        f"{work.visited_min:,} to {work.visited_max:,} KV tiles for each of {work.q_tiles:,} Q tiles of one head. "
-        "Q tiles of unequal length make the tail of the schedule."
-    )
+    if work.visited_min == work.visited_max:
+        caption = f"{work.visited_max:,} KV tiles for each of the {work.q_tiles:,} Q tiles of one head."
+    else:
+        caption = (
+            f"{work.visited_min:,} to {work.visited_max:,} KV tiles for each of {work.q_tiles:,} Q tiles of one head. "
+            "Q tiles of unequal length make the tail of the schedule."
+        )
     blocks.append(Picture(f"tiles-{tag}", "KV tiles of each Q tile", caption, tiles_figure(work)))
     dense = work.dense_q_tiles * work.dense_kv_tiles
     rows: tuple[tuple[Cell, ...], ...] = (

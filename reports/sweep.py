@@ -22,10 +22,11 @@ Line = tuple[str, list[float], list[float]]
 def sweep_page(rows: Sequence[Row], source: str, footer: str) -> Page:
     """The page; at least one of ``rows`` was forecast, ``source`` names the file that asked for them."""
     good = [row for row in rows if not row.problem]
+    bad = len(rows) - len(good)
     gpus = list(dict.fromkeys(row.gpu for row in good))
     best = max(good, key=lambda row: row.speedup)
     facts = (
-        Fact("forecasts", f"{len(rows):,}", f"{len(rows) - len(good):,} of calls that cannot be run"),
+        Fact("forecasts", f"{len(good):,}", f"{bad:,} more calls cannot be run" if bad else ""),
         Fact("GPUs", str(len(gpus)), ", ".join(gpus)),
         Fact("patterns", str(len({row.pattern for row in good}))),
         Fact("largest speedup", f"{best.speedup:.2f}x", f"{best.pattern}, {best.tokens:,} tokens, {best.gpu}"),
@@ -84,7 +85,12 @@ def _by_tokens(rows: Sequence[Row], gpu: str) -> Picture | None:
         return None
     caption = f"{gpu}: a line for each pattern{_left_out(len({row.pattern for row in mine}))}."
     (key,) = names_of([f"tokens-{gpu}"])
-    return Picture(key, f"{gpu}: speedup against sequence length", caption, _curves(lines, "tokens of a sequence"))
+    return Picture(
+        key,
+        f"{gpu}: speedup against sequence length",
+        caption,
+        _curves(lines, "tokens of a sequence", [row.pattern for row in rows]),
+    )
 
 
 def _by_value(rows: Sequence[Row], name: str) -> Picture | None:
@@ -107,7 +113,7 @@ def _by_value(rows: Sequence[Row], name: str) -> Picture | None:
         f"At {longest:,} tokens, the longest sequence; a line for each GPU{_left_out(len({r.gpu for r in mine}))}."
     )
     (key,) = names_of([f"value-{name}"])
-    return Picture(key, f"Speedup against {name}", caption, _curves(lines, name))
+    return Picture(key, f"Speedup against {name}", caption, _curves(lines, name, [row.gpu for row in rows]))
 
 
 def _left_out(number: int) -> str:
@@ -126,10 +132,16 @@ def _lines(rows: Sequence[Row], by: Callable[[Row], str], x: Callable[[Row], flo
     return sorted(lines, key=lambda line: -max(line[2]))[:MAX_LINES]
 
 
-def _curves(lines: Sequence[Line], label: str) -> Figure:
+def _curves(lines: Sequence[Line], label: str, names: Sequence[str]) -> Figure:
+    """The lines; ``names`` are those of all figures of the kind, so that a name has one colour in all that fit the palette."""
+    known = list(dict.fromkeys(names))
+    style = {
+        name: index for index, name in enumerate(known if len(known) <= MAX_LINES else [name for name, *_ in lines])
+    }
     with rc():
         figure, axes = new_figure(height=3.4 + 0.16 * len(lines))
-        for index, (name, xs, ys) in enumerate(lines):
+        for name, xs, ys in lines:
+            index = style[name]
             short = name if len(name) <= 52 else f"{name[:51]}…"
             axes.plot(xs, ys, marker=MARKERS[index], color=SERIES[index], markersize=5, linewidth=1.5, label=short)
         axes.axhline(1.0, color=MUTED, linestyle="--", linewidth=0.8)

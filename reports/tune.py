@@ -52,7 +52,10 @@ def _landscape(tuning: Tuning) -> Picture:
 
 
 def _top(tuning: Tuning) -> Picture:
-    caption = "Dots: predicted, with the 80% interval. Diamonds: measured, where they were."
+    caption = (
+        "Dots: predicted, with the 80% interval. Diamonds: measured, where they were. "
+        "TMA: loads by tensor descriptors; WS: specialised warps."
+    )
     return Picture("top", "The fastest, in the order of the ranking", caption, top_figure(tuning))
 
 

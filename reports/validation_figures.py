@@ -91,8 +91,10 @@ def _points(figure: Figure, axes: Any, x: Floats, y: Floats, by: Words) -> None:
             alpha=0.75,
             label=name,
             rasterized=x.size > MANY,
+            zorder=3 - mine.mean(),  # the few are seen on top of the many
         )
-    figure.legend(loc="outside upper left", ncols=4, handletextpad=0.1, columnspacing=1.0)
+    scale = 1 if x.size <= MANY else 2
+    figure.legend(loc="outside upper left", ncols=4, handletextpad=0.1, columnspacing=1.0, markerscale=scale)
 
 
 def cumulative_figure(sizes: Floats, by: Words) -> Figure:

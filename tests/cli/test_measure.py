@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -74,3 +75,15 @@ def test_a_bar_counts_what_ends(capsys):
         bar.step(case, {"problem": "failed", "reason": "[/red] is no markup"})
         assert (bar._bar.tasks[0].completed, bar._bar.tasks[0].total) == (3, 7)
     assert "failed: [/red] is no markup" in capsys.readouterr().out
+
+
+def test_a_dry_run_with_problems_ends_with_status_1(attncast, monkeypatch):
+    from attncast.validation.measure.campaign import Outcome
+
+    command = importlib.import_module("attncast.cli.measure")
+    for problems in (0, 1):
+        outcome = Outcome("", measured=2, problems=problems, reasons=[("a case", "a reason")] * problems)
+        monkeypatch.setattr(command, "dry_run", lambda *_, found=outcome: found)
+        status, out, _ = attncast("measure", "smoke", "--dry-run")
+        assert status == problems
+        assert "2 right" in out

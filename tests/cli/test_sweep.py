@@ -81,3 +81,20 @@ def test_parquet_has_the_same_rows(attncast, tmp_path, file):
     found = parquet.read_table(tmp_path / "out" / "sweep.parquet").to_pylist()
     assert [row["pattern"] for row in found] == [row["pattern"] for row in rows]
     assert [row["time_s"] for row in found if not row["problem"]] == [float(r["time_s"]) for r in rows if r["time_s"]]
+
+
+@pytest.mark.parametrize("gpus", ['"h100", "b200"', '"b200", "h100"'])
+def test_a_gpu_and_a_pattern_have_one_colour_in_every_figure(file, gpus):
+    from attncast.reports.sweep import sweep_page
+    from attncast.simulator.sweep import load_sweep, run_group
+
+    file.write_text(FILE.replace('"h100", "b200"', gpus))  # the fastest first, and the fastest last
+    page = sweep_page([row for group in load_sweep(str(file)) for row in run_group(group)], "x", "")
+    colours = {}
+    for block in page.blocks():
+        if block.kind == "figure":
+            for line in block.figure.axes[0].get_lines():
+                if not line.get_label().startswith("_"):
+                    colours.setdefault(line.get_label(), set()).add((line.get_color(), line.get_marker()))
+    assert {"h100", "b200", "causal"} <= set(colours)
+    assert all(len(found) == 1 for found in colours.values())

@@ -15,6 +15,16 @@ pytest.importorskip("scipy", reason="scipy is not installed")
 # Text of at least this contrast is readable (WCAG 2.2, 1.4.3, level AA, for text of any size).
 CONTRAST = 4.5
 EVIL = "<script>alert(1)<"  # a slash ends a file's name
+SWEEP = """
+gpus = ["h100", "b200"]
+patterns = ["causal", "window left={left} right=0", "na window=5000"]
+[workload]
+grid = [2048, 4096, 8192]
+heads = 8
+head_dim = 128
+[values]
+left = [127, 511, 1023]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -33,17 +43,30 @@ def pages(tmp_path_factory, tuning):
     rows = folder / "rows.csv"
     few = [run for run in load_curated() if run.gpu == "h100" and run.kernel == "mmha"]
     save_runs(rows, [replace(run, id=f"{EVIL}script> {run.id}") for run in few])
+    sweep = folder / f"{EVIL}script>.toml"
+    sweep.write_text(SWEEP)
     call = ["-n", "8", "-d", "128"]
     commands = {
-        "predict": ["predict", "-g", "a100,h100", "-i", "16x32x32", *call, "-p", "na window=8x16x16 stride=4x8x8"],
-        "mask": ["predict", "-g", "h100", "-i", "4096", *call, "--mask", f"{mask}:causal"],
-        "validation": ["validation", "--rows", str(rows)],
-        "cascades": ["cascades", "--only", "naive,fa2,retention"],
+        "predict": [
+            "report",
+            "predict",
+            "-g",
+            "a100,h100",
+            "-i",
+            "16x32x32",
+            *call,
+            "-p",
+            "na window=8x16x16 stride=4x8x8",
+        ],
+        "mask": ["report", "predict", "-g", "h100", "-i", "4096", *call, "--mask", f"{mask}:causal"],
+        "validation": ["report", "validation", "--rows", str(rows)],
+        "cascades": ["report", "cascades", "--only", "naive,fa2,retention"],
+        "sweep": ["sweep", str(sweep)],
     }
     found = {}
     argv = sys.argv
     for name, words in commands.items():
-        sys.argv = ["attncast", "report", *words, "-o", str(folder / name)]
+        sys.argv = ["attncast", *words, "-o", str(folder / name)]
         try:
             main()
         finally:
@@ -53,7 +76,7 @@ def pages(tmp_path_factory, tuning):
     return found
 
 
-NAMES = ["predict", "mask", "validation", "tune", "cascades"]
+NAMES = ["predict", "mask", "validation", "tune", "cascades", "sweep"]
 
 
 @pytest.fixture
@@ -164,43 +187,77 @@ def test_text_stands_out_from_what_is_behind_it(open_page, name, scheme):
     assert dark == (scheme == "dark")
 
 
-def test_tables_sort_by_value_both_ways(open_page):
-    page, _, _ = open_page("predict")
-    table = page.locator("[data-table=gpus-table]")
-    times = "box => Array.from(box.querySelectorAll('tbody tr')).map(row => Number(row.cells[2].dataset.v))"
-    head = table.locator("th", has_text="time").first
-    table.locator("th button", has_text="GPU").first.click()
-    words = table.evaluate("box => Array.from(box.querySelectorAll('tbody tr')).map(row => row.cells[0].textContent)")
-    assert [w for w in words if w[0] in "abh"] == sorted(w for w in words if w[0] in "abh")
-    assert table.evaluate(times) != sorted(table.evaluate(times))
+# page -> its table, a column of numbers, one of words, and words that one row or few have
+TABLES = {
+    "predict": ("gpus-table", "time", "GPU", "H100 pcie", "h100-pcie", 1),
+    "sweep": ("forecasts", "speedup", "pattern", "B200 left=511", "window left=511 right=0", 3),
+}
+
+
+def column_of(table, name):
+    """The position of a column, and its head."""
+    heads = [head.text_content() for head in table.locator("th").all()]
+    return heads.index(name), table.locator("th").nth(heads.index(name))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_sort_by_value_both_ways(open_page, name):
+    key, number, word, *_ = TABLES[name]
+    page, _, _ = open_page(name)
+    table = page.locator(f"[data-table={key}]")
+    at, head = column_of(table, number)
+    values = f"box => Array.from(box.querySelectorAll('tbody tr')).map(row => Number(row.cells[{at}].dataset.v))"
+    place, other = column_of(table, word)
+    words = f"box => Array.from(box.querySelectorAll('tbody tr')).map(row => row.cells[{place}].textContent)"
+    other.locator("button").click()
+    order = "texts => texts.toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }))"
+    assert table.evaluate(words) == page.evaluate(order, table.evaluate(words))
+    assert table.evaluate(values) != sorted(table.evaluate(values))
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    assert table.evaluate(times) == sorted(table.evaluate(times))
+    assert other.get_attribute("aria-sort") is None
+    assert table.evaluate(values) == sorted(table.evaluate(values))
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
-    assert table.evaluate(times) == sorted(table.evaluate(times), reverse=True)
-    assert len(table.evaluate(times)) >= 10
+    assert table.evaluate(values) == sorted(table.evaluate(values), reverse=True)
+    assert len(table.evaluate(values)) >= 10
 
 
-def test_tables_filter_by_words(open_page):
-    page, _, _ = open_page("predict")
-    table = page.locator("[data-table=gpus-table]")
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_filter_by_words(open_page, name):
+    key, _, _, typed, kept, number = TABLES[name]
+    page, _, _ = open_page(name)
+    table = page.locator(f"[data-table={key}]")
     visible = (
         "box => Array.from(box.querySelectorAll('tbody tr')).filter(r => r.offsetHeight > 0).map(r => r.textContent)"
     )
     every = len(table.evaluate(visible))
-    table.locator("input").fill("H100 pcie")
+    table.locator("input").fill(typed)
     left = table.evaluate(visible)
-    assert len(left) == 1
-    assert "h100-pcie" in left[0]
-    assert table.locator(".shown").text_content() == f"1 of {every} rows"
+    assert len(left) == number
+    assert all(kept in text for text in left)
+    assert table.locator(".shown").text_content() == f"{number} of {every} rows"
     table.locator("input").fill("no such words")
     assert table.evaluate(visible) == []
     table.locator("input").fill("")
     assert len(table.evaluate(visible)) == every
 
 
-@pytest.mark.parametrize(("name", "where"), [("mask", "h1"), ("validation", "#worst"), ("tune", "footer")])
+def test_a_table_of_few_columns_is_not_cut(open_page):
+    for width in (390, 1280):
+        for name in ("predict", "validation", "cascades"):
+            page, _, _ = open_page(name, width)
+            cut = page.evaluate(
+                """() => Array.from(document.querySelectorAll('.few .scroll')).filter(e => e.scrollWidth > e.clientWidth + 1)
+                  .map(e => e.closest('.table').dataset.table)"""
+            )
+            # Counts of twelve digits have no place to wrap.
+            assert set(cut) <= ({"operations"} if width == 390 else set()), (name, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("mask", "h1"), ("validation", "#worst"), ("tune", "footer"), ("sweep", "h1")]
+)
 def test_what_is_named_like_a_script_is_text(open_page, pages, name, where):
     page, said, _ = open_page(name)
     assert said == []

@@ -11,7 +11,19 @@ pytest.importorskip("jinja2", reason="jinja2 is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from attncast import InputError
-from attncast.reports.page import Fact, Number, Page, Picture, Section, Table, names_of, render, seconds, write_page
+from attncast.reports.page import (
+    Fact,
+    Number,
+    Page,
+    Picture,
+    Section,
+    Table,
+    names_of,
+    percent,
+    render,
+    seconds,
+    write_page,
+)
 from attncast.simulator.plots import INK, SERIES, new_figure, rc
 
 EVIL = "<script>alert(1)</script>"
@@ -83,3 +95,26 @@ def test_ids_of_two_drawings_differ():
     html = render(Page("two", "two", (), (Section("s", "s", blocks=(picture, twin)),), ""))
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
+
+
+def test_shares_too_small_to_show_have_no_sign():
+    assert [percent(value, signed=True).text for value in (-4e-4, 4e-4, 0.0, -6e-4, 0.25)] == [
+        "0.0%",
+        "0.0%",
+        "0.0%",
+        "-0.1%",
+        "+25.0%",
+    ]
+    assert percent(-4e-4, signed=True).value == -4e-4
+
+
+def test_few_columns_wrap_and_only_long_tables_scroll():
+    def table(columns, rows):
+        return Table("t", "t", tuple("abcdefgh"[:columns]), (("x",) * columns,) * rows)
+
+    def classes(each):
+        html = render(Page("p", "p", (), (Section("s", "s", blocks=(each,)),), ""))
+        return set(re.search(r'<div class="table([^"]*)" data-table', html)[1].split()) & {"few", "long"}
+
+    assert classes(table(4, 20)) == {"few"}
+    assert classes(table(5, 21)) == {"long"}
