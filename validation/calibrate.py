@@ -78,14 +78,14 @@ def calibrate(runs: Sequence[MeasuredRun], data: str, command: str) -> tuple[lis
 def fitted_names(problem: Problem) -> list[str]:
     """The constants that a problem's rows can tell: six at most.
 
-    An engine's call has its own costs; where it rotates or quantises queries, how fast that goes is told better than the
-    clock, which then keeps its prior.
+    An engine's call has its own costs, and one that rotates or quantises queries another.
     """
     calls = problem.calls
     names = ["overlap", "round_trips", "dram_efficiency"]
     if calls.append_bytes.any():
         names += ["call_s", "token_s"]
-    names.append("query_efficiency" if (calls.rotate_bytes + calls.quantise_bytes).any() else "clock")
+    if (calls.rotate_bytes + calls.quantise_bytes).any():
+        names.append("query_efficiency")
     return names
 
 
@@ -93,7 +93,7 @@ def priors(problem: Problem) -> dict[str, float]:
     """Where a search for the constants of a problem begins: their priors, or a start where there is none."""
     found = {}
     for name in fitted_names(problem):
-        value = getattr(problem.gpu, OF_GPU[name]) if name in OF_GPU else getattr(problem.profile, name)
+        value = getattr(problem.gpu if name in OF_GPU else problem.profile, name)
         found[name] = START[name] if name in START else float(value)
     return found
 
