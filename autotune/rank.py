@@ -11,7 +11,7 @@ import numpy as np
 from ..hwmodels import GPU
 from ..kernels.attention_spec import padded
 from ..kernels.check import CheckResult
-from ..simulator import pipes
+from ..simulator import clock, memory, pipes
 from ..simulator.batch import stack
 from ..simulator.conditions import Conditions
 from ..simulator.forecast import PER_CALL, Calls, Costs, forecast
@@ -173,9 +173,8 @@ def _forecast(
             partial = machine.compiled_pipes(gpu, compiled, 1, model)
             mask = np.maximum(0.0, partial["alu"] - units["alu"])
     idle = np.maximum(1.0, 1.0 / machine.streams(knobs, path, in_flight))  # fewer warps than schedulers
-    clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
     moved = pipes.l2_bytes_per_tile(profile, shape)
-    l2 = moved / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
+    l2 = memory.l2_cycles(gpu, moved)
     full, masked = (_combined(profile, found) * idle for found in (units, partial))
     # What a CTA waits at a tile is a share of it that other CTAs use, as the pipes it leaves idle are.
     wait = machine.tile_wait_cycles(gpu, knobs, path, full, l2, in_flight) / in_flight
@@ -190,7 +189,7 @@ def _forecast(
     visited, unmasked = (np.add.reduceat(work * calls.count, calls.row) for work in (calls.visited, calls.full))
     both = (unmasked > 0) & (unmasked < visited) & (calls.mask_all == 0)
     fill = machine.fill_cycles(gpu, knobs, l2, both)
-    trips: Any = profile.round_trips + fill / (gpu.dram_latency_s * clock_hz)
+    trips: Any = profile.round_trips + fill / (gpu.dram_latency_s * clock.highest_hz(gpu, calls.locked_hz))
     profile = replace(profile, round_trips=trips)
     return forecast(gpu, profile, calls, tile=tile, splits=splits)
 

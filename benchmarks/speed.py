@@ -85,6 +85,7 @@ def sweep(calls: int = 100_000) -> None:
             select_s=full_like(0),
             warm=full_like(1),
             graph=full_like(0),
+            locked_hz=full_like(np.inf),
             visited=visited,
             full=full,
             count=count,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..hwmodels import GPU, load_gpu
+from ..hwmodels import GPU, load_gpu, parse_frequency
 from ..simulator import Conditions, Estimate, Workload
 from ..simulator import predict as forecast
 from ..simulator.advice import advice
@@ -63,6 +63,7 @@ def read_request(
     engine: str | None,
     graph: bool,
     cold: bool,
+    clock: str | None,
     appends: bool,
     rotates: bool,
 ) -> Request:
@@ -86,10 +87,13 @@ def read_request(
         kv_dtype=kv_dtype,
         head_dim_v=head_dim_v,
     )
+    clock_hz = None if clock is None else parse_frequency(clock)
     if engine is None:
-        conditions = Conditions(warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates)
+        conditions = Conditions(
+            warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates, clock_hz=clock_hz
+        )
     else:
-        conditions = engine_conditions(engine, workload, warm_l2=not cold)
+        conditions = engine_conditions(engine, workload, not cold, clock_hz)
     wanted = read_pattern(pattern, mask)
     models = tuple(load_gpu(name) for name in names)
     constants = load_calibration(calibration) if calibration is not None else None

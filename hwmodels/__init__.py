@@ -2,5 +2,6 @@
 
 from .gpu import GPU, Figure
 from .load import gpu_names, load_gpu
+from .units import parse_frequency
 
-__all__ = ["GPU", "Figure", "gpu_names", "load_gpu"]
+__all__ = ["GPU", "Figure", "gpu_names", "load_gpu", "parse_frequency"]

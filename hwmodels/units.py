@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from ..errors import InputError, suggest
@@ -60,3 +61,17 @@ def to_base(value: float, unit: str, dimension: str, where: str) -> float:
     if not measured:
         raise InputError(f"{where}: unknown unit {unit!r}, expected one of {wanted}{suggest(unit, UNITS)}")
     raise InputError(f"{where}: unit {unit!r} measures {measured}, expected {dimension} ({wanted})")
+
+
+def parse_frequency(text: str) -> float:
+    """Hz of a frequency as a user writes it: a number and its unit, "1410MHz" or "1.4 GHz". Raises InputError."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]+)\s*", text)
+    wanted = f"clock {text!r}: expected a number and a unit ({', '.join(units_of('frequency'))}), e.g. 1410MHz"
+    if found is None:
+        raise InputError(wanted)
+    exact = {unit.lower(): unit for unit in units_of("frequency")}
+    unit = exact.get(found[2].lower(), found[2])
+    value_hz = to_base(float(found[1]), unit, "frequency", f"clock {text!r}")
+    if value_hz <= 0:
+        raise InputError(wanted)
+    return value_hz

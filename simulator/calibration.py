@@ -29,15 +29,17 @@ class Bounds:
 
 # A fit takes six of them or fewer (see validation.calibrate).
 BOUNDS: Final[dict[str, Bounds]] = {
-    "overlap": Bounds(0.01, 1.5, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none"),
-    "clock": Bounds(0.4, 1.0, "sustained clock over the clock of the stated tensor peak"),
+    "overlap": Bounds(
+        0.01, 5.0, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none, more: stalls"
+    ),
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
     "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
+    "sequence_s": Bounds(1e-12, 5e-8, "seconds of such a call for each sequence"),
     "key_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new key (token and head), beyond its bytes"),
 }
-OF_GPU: Final = {"clock": "sustained_clock_fraction", "dram_efficiency": "dram_efficiency"}  # others are of the profile
+OF_GPU: Final = ("dram_efficiency",)  # the others are of the profile
 
 
 @dataclass(frozen=True, order=True)
@@ -97,7 +99,7 @@ class Constants:
 
 def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]) -> tuple[KernelProfile, GPU]:
     """The profile and the GPU with some values of BOUNDS in place of their priors."""
-    of_gpu = {OF_GPU[name]: value for name, value in values.items() if name in OF_GPU}
+    of_gpu = {name: value for name, value in values.items() if name in OF_GPU}
     of_profile: dict[str, Any] = {name: value for name, value in values.items() if name not in OF_GPU}
     return replace(profile, **of_profile), replace(gpu, **of_gpu)  # type: ignore[arg-type]
 

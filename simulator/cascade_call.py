@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..hwmodels import GPU
-from . import memory, pipes
+from . import clock, memory, pipes
 from .cascades import load
 from .einsum import Cascade, Poly, bind, live_footprint, passes
 from .forecast import Calls, Costs
@@ -119,8 +119,6 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     serial = bool(cascade.scope.stops)
     ctas = heads * (1 if serial else math.ceil(workload.tokens / STREAM_TOKENS))
     waves = math.ceil(ctas / gpu.sms)
-    clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
-    per_sm = 1.0 / (ctas / waves * clock_hz)  # SMs that work at a time
     cycles = {
         "tensor": total["tensor"] / (calls.tensor_rate * profile.mma_fraction),
         "exp": _one(total["exp"] / gpu.exp_per_clock_per_sm),
@@ -128,7 +126,11 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
         "alu": _one(total["alu"] / gpu.alu_per_clock_per_sm),
         "smem": _one(0.0),
     }
-    tiles_s = pipes.combine(profile, cycles) * per_sm
+    at_a_time = ctas / waves  # SMs
+    tiles = pipes.combine(profile, cycles) / at_a_time
+    products = cycles["tensor"] * profile.mma_fraction / gpu.sms
+    clock_hz = clock.held_hz(gpu, clock.highest_hz(gpu, calls.locked_hz), tiles, products)
+    tiles_s = tiles / clock_hz
     moved = _one(
         _input_bytes(cascade, bound, workload) * heads + heads * workload.tokens * workload.dim_v * calls.query_bytes[0]
     )
@@ -143,9 +145,9 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
         "merge": zero, "append": zero, "permute": zero, "select": zero,
     }  # fmt: skip
     time_s = launch_s + tiles_s + latency_s + memory_s
-    limits = {name: value * per_sm for name, value in cycles.items()}
-    limits |= {"mask": zero, "sm_l2": zero, "l2": memory.l2_seconds(gpu, moved), "dram": dram_s}
-    return Costs(time_s, time_s, parts, limits, traffic, _one(1.0), _one(float(ctas)))
+    limits = {name: value / (at_a_time * clock_hz) for name, value in cycles.items()}
+    limits |= {"mask": zero, "sm_l2": zero, "l2": memory.l2_seconds(gpu, moved, clock_hz), "dram": dram_s}
+    return Costs(time_s, time_s, parts, limits, traffic, _one(1.0), _one(float(ctas)), clock_hz)
 
 
 def _input_bytes(cascade: Cascade, bound: dict[str, int], workload: Workload) -> float:

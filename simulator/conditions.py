@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import unknown
+from ..errors import InputError, unknown
+from ..hwmodels import GPU
 from .workload import DTYPE_BYTES, Workload
 
 
@@ -25,6 +27,8 @@ class Conditions:
         quantises: the call also converts the queries to the workload's dtype, from 16 bits: in that pass where it rotates
             them, else in a pass of its own.
         engine: the serving engine whose call it is, "" for none: which fitted constants apply.
+        clock_hz: the SM clock where it is locked; None for one that boosts as power allows. A lock is an upper bound: the power
+            limit may hold the SMs below it.
     """
 
     warm_l2: bool = True
@@ -33,6 +37,19 @@ class Conditions:
     rotates: bool = False
     quantises: bool = False
     engine: str = ""
+    clock_hz: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
+            raise InputError(f"clock {self.clock_hz:g} Hz is not a clock: expected a finite number above 0")
+
+    def check(self, gpu: GPU) -> None:
+        """Raise InputError where these conditions cannot be on a GPU."""
+        if self.clock_hz is not None and self.clock_hz > gpu.clock_max_hz:
+            raise InputError(
+                f"clock {self.clock_hz / 1e6:,.0f} MHz is above the boost clock of {gpu.key}: "
+                f"expected at most {gpu.clock_max_hz / 1e6:,.0f} MHz"
+            )
 
 
 DEFAULT_CONDITIONS = Conditions()
@@ -48,7 +65,9 @@ def engine_names() -> list[str]:
     return list(_engines())
 
 
-def engine_conditions(engine: str, workload: Workload, warm_l2: bool = True) -> Conditions:
+def engine_conditions(
+    engine: str, workload: Workload, warm_l2: bool = True, clock_hz: float | None = None
+) -> Conditions:
     """How a serving engine calls attention: in a CUDA graph, appending to the cache.
 
     Raises:
@@ -64,4 +83,5 @@ def engine_conditions(engine: str, workload: Workload, warm_l2: bool = True) -> 
         rotates=table["rotates"],
         quantises=DTYPE_BYTES[workload.dtype] < 2,
         engine=engine.lower(),
+        clock_hz=clock_hz,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..hwmodels import GPU
-from . import memory, pipes, schedule
+from . import clock, memory, pipes, schedule
 from .pipes import TileShape
 from .profile import DECODE_QUERIES, KernelProfile
 from .tile_operations import TileOperations
@@ -39,7 +39,7 @@ class Calls:
         append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
-        warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph.
+        warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         visited, full, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -68,6 +68,7 @@ class Calls:
     select_s: Floats
     warm: Floats
     graph: Floats
+    locked_hz: Floats
     visited: Floats
     full: Floats
     count: Floats
@@ -86,8 +87,9 @@ class Costs:
         limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram; and
             spill where registers overflow.
         traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
-        cta_s, cta_count: seconds of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
+        cta_cycles, cta_count: SM cycles of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
         fill_s, compute_s: latency that nothing hides, and what the SMs take with it; None as above.
+        clock_hz: mean SM clock while the SMs work.
     """
 
     time_s: Floats
@@ -97,7 +99,8 @@ class Costs:
     traffic: memory.Traffic
     splits: Floats
     ctas: Floats
-    cta_s: Floats | None = None
+    clock_hz: Floats
+    cta_cycles: Floats | None = None
     cta_count: Floats | None = None
     fill_s: Floats | None = None
     compute_s: Floats | None = None
@@ -134,10 +137,9 @@ def forecast(
     shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.query_bytes, c.kv_bytes, c.axes)
 
     # Step 4: cycles of a full and of a partial tile.
-    clock_hz = gpu.clock_hz * gpu.sustained_clock_fraction
     work = operations or profile.operations
     if tile is None:
-        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate, clock_hz)
+        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate)
 
     # Step 5: CTAs over SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
@@ -157,8 +159,9 @@ def forecast(
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
-    output_cycles = rows * c.dim_v * output_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
-    latency = profile.round_trips * gpu.dram_latency_s * clock_hz + output_cycles
+    highest_hz = clock.highest_hz(gpu, c.locked_hz)
+    output_cycles = memory.l2_cycles(gpu, rows * c.dim_v * output_bytes)
+    latency = profile.round_trips * gpu.dram_latency_s * highest_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
     in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
     per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
@@ -166,13 +169,19 @@ def forecast(
     span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
-    compute_s = (span + exposed) / clock_hz
-    steady_s = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms / clock_hz
+    cycles = span + exposed
+    steady = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms
+
+    # The clock under power: all rates but DRAM's follow it.
+    tiles_per_sm = tiles_visited * head_groups / gpu.sms
+    products = tile.pipes["tensor"] * profile.mma_fraction * tiles_per_sm
+    clock_hz = clock.held_hz(gpu, highest_hz, cycles, products)
+    compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.
     moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
-    l2_s = memory.l2_seconds(gpu, moved.issued_bytes)
+    l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
@@ -180,7 +189,7 @@ def forecast(
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -192,15 +201,15 @@ def forecast(
         "permute": permute_s,
         "select": c.select_s,
     }
-    per_tile = tiles_visited * head_groups / gpu.sms / clock_hz
+    per_tile = tiles_per_sm / clock_hz
     masked_tiles = np.add.reduceat(masked * c.count, c.row) * head_groups / gpu.sms / clock_hz
     limits = {name: cycles * per_tile for name, cycles in tile.pipes.items()}
     limits["mask"] = tile.mask * masked_tiles
     limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(
-        kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits,
-        per_cta / clock_hz, cta_count, exposed / clock_hz, compute_s,
+        kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
+        per_cta, cta_count, exposed / clock_hz, compute_s,
     )  # fmt: skip
 
 
@@ -243,19 +252,19 @@ def _traffic(
 
 
 def _passes(
-    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats
+    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
     if (splits > 1).any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = once_s + memory.l2_seconds(gpu, partial_bytes) + 2.0 * gpu.dram_latency_s
+        merging_s = once_s + memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         merge_s = np.where(splits > 1, merging_s, 0.0)
     if c.append_bytes.any():
         moving_s = memory.dram_seconds(gpu, c.append_bytes)
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
         appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
-        engine_s = profile.call_s + profile.key_s * c.batch * c.queries * c.kv_heads
+        engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = (
@@ -266,8 +275,8 @@ def _passes(
         # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
         query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
         key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
-        query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes)
-        key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes)
+        query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes, clock_hz)
+        key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
         permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
     return merge_s, append_s, permute_s
 

@@ -74,9 +74,14 @@ def dram_seconds(gpu: GPU, size_bytes: Floats, efficiency: float | None = None) 
     return size_bytes / (gpu.dram_bandwidth_bytes_s * (gpu.dram_efficiency if efficiency is None else efficiency))
 
 
-def l2_seconds(gpu: GPU, size_bytes: Floats) -> Floats:
-    """Time to move bytes between the L2 and the SMs."""
-    return size_bytes / gpu.l2_bandwidth_bytes_s
+def l2_seconds(gpu: GPU, size_bytes: Floats, clock_hz: Floats) -> Floats:
+    """Time to move bytes between the L2 and the SMs; the L2 keeps pace with the SM clock."""
+    return size_bytes / (gpu.l2_bandwidth_bytes_s / gpu.clock_hz * clock_hz)
+
+
+def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
+    """Cycles that one SM takes to exchange bytes with the L2, at its share of the bandwidth."""
+    return size_bytes / (gpu.l2_bandwidth_bytes_s / gpu.sms) * gpu.clock_hz
 
 
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
@@ -96,9 +101,15 @@ def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Flo
     return moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
 
 
-def selection_seconds(gpu: GPU, cost: SelectionCost, tensor_rate: float, launch_s: float) -> float:
-    """Time to choose blocks at run time: its launches, and the longer of its matrix products and its memory traffic."""
-    products_s = cost.flops / (gpu.sms * tensor_rate * gpu.clock_hz * gpu.sustained_clock_fraction)
+def selection_seconds(
+    gpu: GPU, cost: SelectionCost, tensor_rate: float, locked_hz: float | None, launch_s: float
+) -> float:
+    """Time to choose blocks at run time: its launches, and the longer of its matrix products and its memory traffic.
+
+    Products run at the rate that they hold at the power limit, or at ``locked_hz`` where the clock is locked lower.
+    """
+    clock_hz = min(gpu.clock_hz * gpu.sustained_clock_fraction, locked_hz or np.inf)
+    products_s = cost.flops / (gpu.sms * tensor_rate * clock_hz)
     moving_s = cost.bytes / (gpu.dram_bandwidth_bytes_s * gpu.dram_efficiency)
     return cost.kernels * launch_s + max(products_s, moving_s)
 
@@ -108,13 +119,13 @@ def selection_seconds(gpu: GPU, cost: SelectionCost, tensor_rate: float, launch_
 COPY_INTEGER_OPS_PER_AXIS = 6.0
 
 
-def permute_seconds(gpu: GPU, elements: Floats, element_bytes: Floats, axes: Floats) -> Floats:
+def permute_seconds(gpu: GPU, elements: Floats, element_bytes: Floats, axes: Floats, clock_hz: Floats) -> Floats:
     """Time of one token permutation (a strided copy in PyTorch): limited by DRAM, or by computing addresses.
 
     Each token axis becomes two (tile, offset), and batch, head and head dim stay: ``2 * axes + 2`` axes to divide by
     (the innermost needs no division).
     """
     addresses = elements * (2.0 * axes + 2.0) * COPY_INTEGER_OPS_PER_AXIS
-    integer_rate = gpu.sms * gpu.alu_per_clock_per_sm * gpu.clock_max_hz
+    integer_rate = gpu.sms * gpu.alu_per_clock_per_sm * clock_hz
     moving = dram_seconds(gpu, 2.0 * elements * element_bytes)
     return np.maximum(moving, addresses / integer_rate) + gpu.launch_s

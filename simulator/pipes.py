@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..hwmodels import GPU
+from . import memory
 from .instructions import (
     ACCESS_ALU_PER_AXIS,
     ACCESS_BYTES,
@@ -72,21 +73,18 @@ def tile_cycles(
     operations: TileOperations,
     tile: TileShape,
     tensor_rate: Floats,
-    clock_hz: float,
 ) -> TileCycles:
     """Cycles of a KV tile: the pipes combined by the kernel's overlap, and no faster than its data comes."""
     if tile.rows.size == 1:  # predictions one at a time ask for few tile shapes, again and again
         sizes = (*(getattr(tile, item.name) for item in fields(TileShape)), tensor_rate)
-        return _one_tile(gpu, profile, operations, clock_hz, *(float(size[0]) for size in sizes))
-    return _tile_cycles(gpu, profile, operations, tile, tensor_rate, clock_hz)
+        return _one_tile(gpu, profile, operations, *(float(size[0]) for size in sizes))
+    return _tile_cycles(gpu, profile, operations, tile, tensor_rate)
 
 
 @lru_cache(maxsize=4096)
-def _one_tile(
-    gpu: GPU, profile: KernelProfile, operations: TileOperations, clock_hz: float, *sizes: float
-) -> TileCycles:
+def _one_tile(gpu: GPU, profile: KernelProfile, operations: TileOperations, *sizes: float) -> TileCycles:
     *shape, tensor_rate = (np.array([size]) for size in sizes)
-    return _tile_cycles(gpu, profile, operations, TileShape(*shape), tensor_rate, clock_hz)
+    return _tile_cycles(gpu, profile, operations, TileShape(*shape), tensor_rate)
 
 
 def _tile_cycles(
@@ -95,12 +93,11 @@ def _tile_cycles(
     operations: TileOperations,
     tile: TileShape,
     tensor_rate: Floats,
-    clock_hz: float,
 ) -> TileCycles:
     full = tile_pipes(gpu, profile, operations, tile, tensor_rate)
     mask = mask_alu_cycles(gpu, profile, tile)
     moved = l2_bytes_per_tile(profile, tile)
-    l2 = moved / (gpu.l2_bandwidth_bytes_s / gpu.sms) * clock_hz
+    l2 = memory.l2_cycles(gpu, moved)
     return TileCycles(
         full=np.maximum(combine(profile, full), l2),
         partial=np.maximum(combine(profile, {**full, "alu": full["alu"] + mask}), l2),

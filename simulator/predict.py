@@ -14,6 +14,7 @@ from . import memory
 from .calibration import Calibration
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
+from .clock import highest_hz
 from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
 from .forecast import Calls, Costs, forecast, packed_heads
@@ -62,6 +63,7 @@ def predict(
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     pattern.check(workload)
+    conditions.check(gpu)
     layers = pattern.layers()
     if len(layers) > 1:
         options = {
@@ -117,6 +119,7 @@ def predict(
             *fit_notes,
             *pattern.notes,
             *_notes(workload, gpu, profile, pattern, tiles, work),
+            *_clock_notes(float(highest_hz(gpu, calls.locked_hz)[0]), float(costs.clock_hz[0])),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
         ),
         traffic_bytes={
@@ -266,6 +269,7 @@ def single_call(
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
+        "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
@@ -301,7 +305,7 @@ def _selection_s(gpu: GPU, workload: Workload, pattern: Pattern, conditions: Con
     if cost is None:
         return 0.0
     launch_s = gpu.graph_launch_s if conditions.graph else gpu.launch_s
-    return memory.selection_seconds(gpu, cost, tensor_rate(gpu, workload.dtype), launch_s)
+    return memory.selection_seconds(gpu, cost, tensor_rate(gpu, workload.dtype), conditions.clock_hz, launch_s)
 
 
 def masks_all(
@@ -338,12 +342,12 @@ def bound_by(costs: Costs, call: int = 0) -> str:
 
 
 def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:
-    if costs.cta_s is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
+    if costs.cta_cycles is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
         return None
     longest_first = profile.order == "longest-first"
     span_s = float(costs.compute_s[0])
     return Dispatch(
-        costs.cta_s, np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,
+        costs.cta_cycles / costs.clock_hz[0], np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,
         float(costs.fill_s[0]), span_s,
     )  # fmt: skip
 
@@ -371,6 +375,12 @@ def _notes(
     if not work.visited_total:
         notes.append("The pattern keeps no query-key pair.")
     return notes
+
+
+def _clock_notes(free_hz: float, held_hz: float) -> list[str]:
+    if held_hz > 0.995 * free_hz:
+        return []
+    return [f"The power limit holds the SMs at {held_hz / 1e6:,.0f} of {free_hz / 1e6:,.0f} MHz on average."]
 
 
 def _shared(estimate: Estimate, attention_share: float | None, sparse_share: float) -> Estimate:

@@ -99,8 +99,9 @@ class KernelProfile:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
             kernels.
-        call_s, key_s: seconds of a serving engine's call, and of each new key (of a token and a head: a warp each appends
-            them to the cache, whatever their length), beyond launches and the bytes it moves (fitted; 0 until then).
+        call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
+            token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
+            0 until then).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
@@ -149,6 +150,7 @@ class KernelProfile:
     query_efficiency: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
+    sequence_s: float = 0.0
 
     def __hash__(self) -> int:
         return hash((self.key, self.archs, self.engines))  # as a cache key; the rest follows from these

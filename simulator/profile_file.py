@@ -35,6 +35,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     **{name: (bounds.low, bounds.high) for name, bounds in BOUNDS.items()},
     "overlap": (0.0, BOUNDS["overlap"].high),
     "call_s": (0.0, BOUNDS["call_s"].high),
+    "sequence_s": (0.0, BOUNDS["sequence_s"].high),
     "key_s": (0.0, BOUNDS["key_s"].high),
     "interval": (0.01, 3.0),
     "rescaled_tiles": (0.0, 1.0),

@@ -204,3 +204,22 @@ def test_what_a_page_needs_is_asked_for_before_any_work(attncast, monkeypatch, t
     assert status == 2
     assert "needs matplotlib, not installed here: expected pip install 'attncast[report]'" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_locked_clock(attncast):
+    call = ["predict", "-g", "h100", "-i", "8192", "-n", "32", "-d", "128"]
+    times = {}
+    for clock in ("1.6GHz", "800MHz"):
+        status, out, _ = attncast(*call, "--clock", clock, "--json")
+        assert status == 0
+        times[clock] = json.loads(out)["results"][0]["parts_s"]["tiles"]
+    assert times["800MHz"] == pytest.approx(2 * times["1.6GHz"])
+    for clock, words in (
+        ("1600", "a number and a unit"),
+        ("9GHz", "expected at most 1,980 MHz"),
+        ("1W", "measures power"),
+    ):
+        status, out, err = attncast(*call, "--clock", clock)
+        assert (status, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1

@@ -19,7 +19,7 @@ from .problem import FOLDS, Floats, Problem, describable, problem_of
 MIN_ROWS = 40  # fewer say too little about six constants
 COVERAGE = 0.8
 # Where a search starts that has no prior.
-START = {"query_efficiency": 0.5, "call_s": 2e-6, "key_s": 1e-10}
+START = {"query_efficiency": 0.5, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,16 @@ def calibrate(runs: Sequence[MeasuredRun], data: str, command: str) -> tuple[lis
 def fitted_names(problem: Problem) -> list[str]:
     """The constants that a problem's rows can tell: six at most.
 
-    An engine's call has its own costs; where it rotates or quantises queries, how fast that goes is told better than the
-    clock, which then keeps its prior.
+    An engine's call has its own costs. How fast it rotates or quantises queries matters more than what a sequence costs.
     """
     calls = problem.calls
     names = ["overlap", "round_trips", "dram_efficiency"]
     if calls.append_bytes.any():
         names += ["call_s", "key_s"]
-    names.append("query_efficiency" if (calls.rotate_bytes + calls.quantise_bytes).any() else "clock")
+    if (calls.rotate_bytes + calls.quantise_bytes).any():
+        names.append("query_efficiency")
+    elif calls.append_bytes.any():
+        names.append("sequence_s")
     return names
 
 
@@ -93,7 +95,7 @@ def priors(problem: Problem) -> dict[str, float]:
     """Where a search for the constants of a problem begins: their priors, or a start where there is none."""
     found = {}
     for name in fitted_names(problem):
-        value = getattr(problem.gpu, OF_GPU[name]) if name in OF_GPU else getattr(problem.profile, name)
+        value = getattr(problem.gpu if name in OF_GPU else problem.profile, name)
         found[name] = START[name] if name in START else float(value)
     return found
 

@@ -38,7 +38,8 @@ class MeasuredRun:
     The rest may be left out of a table, or empty in it:
         head_dim_v, kv_dtype, kv_grid: as in Workload, where they differ. direction: "fwd", "bwd" or "fwdbwd".
         config: the kernel's configuration as ``key=value`` words ("BLOCK_M=128 num_warps=8").
-        clock_hz: SM clock while measuring. spread_s: half the distance of the quartiles. samples: runs behind the median.
+        clock_hz: SM clock while measuring, or what it was locked to: an upper bound for the forecast.
+        spread_s: half the distance of the quartiles. samples: runs behind the median.
     """
 
     id: str
@@ -91,7 +92,9 @@ class MeasuredRun:
         """How the call was run."""
         what, *done = self.measures.split("+")
         engine = self.software.split()[0].lower() if done and what == "call" else ""
-        return Conditions(self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done, engine)
+        return Conditions(
+            self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done, engine, self.clock_hz
+        )
 
 
 MEASURES = ("kernel", "call", "call+append", "call+append+quantise", "call+append+rope", "call+append+rope+quantise")

@@ -17,7 +17,7 @@ from .statistics import Summary, line_errors, repeat_errors, summarise
 
 # Constants of another GPU's kernel or engine that a GPU without rows takes over; the others are its own priors: clock and
 # DRAM are facts of the GPU, and how well pipes overlap did not carry (errors grew where it was tried).
-CARRIED = ("round_trips", "call_s", "key_s", "query_efficiency")
+CARRIED = ("round_trips", "call_s", "sequence_s", "key_s", "query_efficiency")
 OF_ENGINE = ("call_s",)
 SIZES_S = ((15e-6, "under 15 us"), (50e-6, "15-50 us"), (1e-3, "50 us - 1 ms"), (np.inf, "over 1 ms"))
 

@@ -171,11 +171,10 @@ def test_a_tile_that_is_told_replaces_the_model():
     profile = load_profile("triton", model)
     work = pattern.tile_work(LONG, (128,), (128,))
     call = single_call(model, profile, LONG, pattern, ((128,), (128,)), work, DEFAULT_CONDITIONS)
-    clock_hz = model.clock_hz * model.sustained_clock_fraction
     shape = TileShape(
         call.tile_q, call.tile_q, call.tile_kv, call.dim, call.dim_v, call.query_bytes, call.kv_bytes, call.axes
     )
-    own = tile_cycles(model, profile, profile.operations, shape, call.tensor_rate, clock_hz)
+    own = tile_cycles(model, profile, profile.operations, shape, call.tensor_rate)
     plain = forecast(model, profile, call)
     assert forecast(model, profile, call, tile=own).time_s == plain.time_s
     slower = replace(own, full=2 * own.full, partial=2 * own.partial)

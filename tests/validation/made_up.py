@@ -12,8 +12,7 @@ from attncast.validation.measured import MeasuredRun
 from attncast.validation.problem import problem_of
 
 TRUTH = {
-    "overlap": 0.5,
-    "clock": 0.7,
+    "overlap": 0.8,
     "round_trips": 8.0,
     "dram_efficiency": 0.7,
     "query_efficiency": 0.4,

@@ -44,7 +44,7 @@ def test_constants_behind_made_up_times_are_found_again(runs, fitted):
     assert np.mean(np.abs(fitted.before)) > 0.1
     assert np.mean(np.abs(fitted.held_out)) < 0.05  # the noise is 3%
     assert fitted.constants.values["call_s"] == pytest.approx(TRUTH["call_s"], rel=0.15)
-    # What tensor work costs is known well, which share of it is clock and which overlap less so.
+    # What tensor work costs is known well.
     dense = Workload(16384, 32, 128)
     pair = [
         predict(dense, "causal", "h100", "fa3", conditions=VLLM, calibration=Calibration(name, {fitted.use: known}))
@@ -74,9 +74,9 @@ def test_errors_are_those_of_shapes_left_out(runs, fitted):
 @pytest.mark.parametrize(
     ("software", "measures", "others"),
     [
-        ("VLLM 1.0 fa3", "call+append", {"call_s", "key_s", "clock"}),
+        ("VLLM 1.0 fa3", "call+append", {"call_s", "key_s", "sequence_s"}),
         ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "query_efficiency"}),
-        ("cuDNN", "kernel", {"clock"}),
+        ("cuDNN", "kernel", set()),
     ],
 )
 def test_six_constants_at_most_and_only_those_that_the_rows_tell(runs, software, measures, others):
@@ -150,7 +150,7 @@ def test_the_command_fits_writes_and_shows(tmp_path, runs):
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.output)["results"]
     assert (result["gpu"], result["kernel"], result["engine"]) == ("h100", "fa3", "vllm")
-    assert (result["rows"], len(result["constants"])) == (len(runs), 6)
+    assert (result["rows"], len(result["constants"])) == (len(runs), 5)
     shown = CliRunner().invoke(command, ["--show", str(out)])
     for word in ("h100 fa3 vllm prefill", "rows.csv", *result["constants"]):
         assert word in shown.output

@@ -1,0 +1,67 @@
+"""The time before the power limit: found again in made-up runs, and what the constant says of the curated table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attncast.simulator import clock
+from attncast.simulator.clock import FREE_S, held_hz
+from attncast.validation.clock import fit, main, series
+from attncast.validation.measured import DATA, MeasuredRun, load_runs
+from attncast.validation.problem import problem_of
+
+LENGTHS = (8192, 16384, 32768, 65536, 131072)
+
+
+def made_up(free_s, monkeypatch, heads=(16, 32, 64)):
+    """Dense runs that take what the model says with another time before the limit."""
+    plain = replace(load_runs(DATA / "neighborhood.csv")[0], gpu="gb200", source="made up")
+    runs = [
+        replace(plain, id=f"{count}-{length}", heads=count, heads_kv=count, grid=str(length), software=f"{count} heads")
+        for count in heads
+        for length in LENGTHS
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a, free_s=free_s))
+        times = [problem_of([run]).seconds()[0] for run in runs]
+    return [replace(run, time_s=time_s) for run, time_s in zip(runs, times, strict=True)]
+
+
+@pytest.mark.parametrize("free_s", [0.01, 0.04, 0.2])
+def test_a_known_time_is_found_again(free_s, monkeypatch):
+    found = series(made_up(free_s, monkeypatch))
+    assert len(found) == 3
+    best, (low, high), losses = fit(found)
+    assert best == free_s
+    assert low <= free_s <= high
+    assert losses["all"].min() < 0.1 * losses["all"][-1]  # the last is without a limit
+
+
+def test_runs_that_tell_nothing_of_the_limit_are_left_out(monkeypatch):
+    runs = made_up(0.04, monkeypatch, heads=(16,))
+    assert len(series(runs)) == 1
+    assert not series(runs[:2])  # too few
+    assert not series([replace(run, clock_hz=1.2e9) for run in runs])  # locked
+    assert series([replace(run, clock_hz=2.05e9) for run in runs])  # locked above what it holds
+    assert not series([replace(run, source="NATTEN profiler logs") for run in runs])
+    assert not series([replace(run, pattern="na window=128") for run in runs])
+    assert not series([replace(run, grid="2048", time_s=2e-3) for run in runs])  # none is long
+
+
+def test_the_constant_is_what_the_curated_table_says(capsys):
+    main([])
+    out = capsys.readouterr().out
+    assert f"{FREE_S * 1e3:g} ms, 80% interval 30 to 50 ms" in out
+    assert "| no limit |" in out
+
+
+def test_a_measured_clock_reaches_the_forecast():
+    run = replace(load_runs(DATA / "neighborhood.csv")[0], time_s=1e-3)
+    assert isinstance(run, MeasuredRun)
+    free, half = problem_of([run]).seconds(), problem_of([replace(run, clock_hz=0.915e9)]).seconds()
+    assert half == pytest.approx(2 * free, rel=0.02)
+    both = problem_of([run, replace(run, clock_hz=0.915e9)]).seconds()
+    assert np.allclose(both, np.concatenate([free, half]), rtol=1e-12)
