@@ -259,7 +259,7 @@ def single_call(
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
         "packed": packed_rows(profile, pattern, w),
-        "axes": pattern.axes,
+        "axes": pattern.axes + _window_axes(profile, pattern, w),
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
         # 2 for writing and reading, at the dtype that frameworks keep scores in.
@@ -279,6 +279,12 @@ def single_call(
         count=work.count,
         row=_FIRST,
     )
+
+
+def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
+    """What masking a window in fp8 costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
+    cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
+    return profile.fp8_window_axes if cuts and DTYPE_BYTES[w.dtype] < 2 else 0.0
 
 
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits

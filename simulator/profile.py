@@ -78,6 +78,8 @@ class KernelProfile:
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
         mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
         mma_fraction: share of the tensor rate its MMA instructions reach.
+        fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
+            own (measured, where it is).
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
         emulated_exp: share of exponentials computed on the FMA pipe.
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
@@ -128,6 +130,7 @@ class KernelProfile:
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
+    fp8_window_axes: float = 0.0
     promotes_fp8: bool = False
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0

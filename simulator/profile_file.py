@@ -43,6 +43,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "mma_rows": (1, 1024),
     "mask_alu_per_axis": (0.0, 64.0),
     "mask_alu_select": (0.0, 64.0),
+    "fp8_window_axes": (0.0, 16.0),
     "mma_fraction": (0.01, 1.0),
     "emulated_exp": (0.0, 1.0),
     "in_flight": (1, 64),
