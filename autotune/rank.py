@@ -99,6 +99,7 @@ def knobs_of(space: Space, workload: Workload, index: Ints) -> Knobs:
         dim=padded(workload.head_dim),
         dim_v=padded(workload.dim_v),
         dtype_bytes=int(DTYPE_BYTES[workload.dtype]),
+        cap=column("maxnreg", 0),
     )
 
 

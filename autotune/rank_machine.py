@@ -68,7 +68,10 @@ BARRIERS, EXCHANGE_BARRIERS = 2.0, 4.0
 
 @dataclass(frozen=True)
 class Knobs:
-    """Configurations of a fused Triton kernel as arrays, shape (configurations,); head dims as the kernel pads them."""
+    """Configurations of a fused Triton kernel as arrays, shape (configurations,); head dims as the kernel pads them.
+
+    ``cap`` is the most registers of a thread that the compiler may use; 0 where that is left to it.
+    """
 
     rows: Any
     keys: Any
@@ -79,6 +82,7 @@ class Knobs:
     dim: int
     dim_v: int
     dtype_bytes: int
+    cap: Any = 0
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,18 @@ def held_by_estimate(gpu: GPU, knobs: Knobs) -> Held:
         use_tma=knobs.tma,
         warp_specialize=knobs.specialised,
         dtype_bytes=knobs.dtype_bytes,
+        maxnreg=knobs.cap,
     )
     special = paths(gpu, knobs) == SPECIALISED
     warps = np.where(special, launched_warps(knobs.warps), knobs.warps)
     # The registers of an SM bound what a thread of a large CTA gets; the compiler hands out multiples of 8.
-    cap = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (warps * WARP) // 8 * 8)
+    most = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (warps * WARP) // 8 * 8)
+    most = np.where(knobs.cap, np.minimum(most, knobs.cap), most)
     accumulators = knobs.rows * knobs.dim_v / (knobs.warps * WARP)
     too_many = np.where(accumulators > SPECIALISED_ACCUMULATORS, SPILLED_MOST + 1.0, 0.0)
-    spilled = np.where(special, too_many, np.maximum(0.0, found.registers - cap))
+    spilled = np.where(special, too_many, np.maximum(0.0, found.registers - most))
     # Specialised warps share all that there is.
-    registers = np.where(special, cap, np.minimum(np.ceil(found.registers), cap))
+    registers = np.where(special, most, np.minimum(np.ceil(found.registers), most))
     ctas = occupancy(
         gpu, registers=registers, shared_bytes=found.shared_bytes, warps=warps, tmem_columns=found.tmem_columns
     ).ctas

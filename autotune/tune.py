@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,12 +14,13 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU, load_gpu
 from ..kernels.check import CheckResult, check_jobs
-from ..kernels.compile_worker import die_with_parent
+from ..kernels.decode_spec import NUM_STAGES, NUM_WARPS
 from ..kernels.space import KernelConfig
 from ..kernels.static_report import HOPELESS_SPILL_BYTES
 from ..simulator.conditions import DEFAULT_CONDITIONS, Conditions
 from ..simulator.patterns import Pattern, parse_pattern
 from ..simulator.predict import bound_by
+from ..simulator.tiles import Floats
 from ..simulator.workload import Workload
 from .rank import Ranked, costs_at, feasible, rank
 from .rank_machine import held_by_compiler
@@ -34,7 +32,13 @@ from .space_build import build, choose_kernel
 Effort = Literal["instant", "quick", "full"]
 EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
 QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
-QUICK_S = 12.0  # seconds after which "quick" starts no further compilation; those under way take a few more
+QUICK_S = 19.0  # seconds in which "quick" should have compiled them; the answer comes a moment later
+#: By how much compiling moves a forecast: standard deviation of the logarithm, over configurations whose forecast is within
+#: 1.5 times the best (whole spaces compiled: see benchmarks/tune.py --full).
+COMPILED_SPREAD = 0.05
+#: Logarithm of how much slower a forecast may be for a configuration to be the best once both are compiled: three standard
+#: deviations of the difference.
+REACH = 3 * math.sqrt(2) * COMPILED_SPREAD
 KEPT = 64  # configurations of a ranking that are given back
 
 
@@ -75,7 +79,8 @@ def tune(
     Raises:
         InputError: the problem does not fit the kernel or the GPU, or nothing of the space can run.
     """
-    begin = time.perf_counter()
+    begin = time.monotonic()
+    until_s = begin + QUICK_S if effort == "quick" else None
     if effort not in EFFORTS:
         raise unknown("effort", effort, EFFORTS)
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
@@ -94,17 +99,13 @@ def tune(
     feasible_count, compiled_count = int(index.size), 0
     ruled_out: list[Candidate] = []
     notes = list(space.notes)
-    compiles = effort != "instant" and space.program in ("attention", "flex")
+    compiles = effort != "instant" and space.program != "natten"
     results: Sequence[CheckResult] = ()
     if compiles:
-        ranked, results, ruled_out, compiled_count = _compiled(
-            space, gpu, workload, pattern, conditions, ranked, effort, executor, workers, on_compiled
+        ranked, results, ruled_out, compiled_count, short = _compiled(
+            space, gpu, workload, pattern, conditions, ranked, effort, until_s, executor, workers, on_compiled
         )
-        wanted = min(QUICK, feasible_count)
-        if effort == "quick" and compiled_count < wanted:
-            notes.append(
-                f"Compiled {compiled_count} of the best {wanted}: all there was time for; again, it goes on from there."
-            )
+        notes += short
     elif effort != "instant":
         notes.append(f"Nothing to compile: effort {effort!r} gives what 'instant' does.")
     by_index = dict(zip(ranked.index.tolist(), results, strict=False)) if compiles else {}
@@ -121,7 +122,7 @@ def tune(
         ranking=tuple(ranking),
         ruled_out=tuple(ruled_out),
         space=SpaceCounts(space.total, feasible_count, compiled_count),
-        seconds=time.perf_counter() - begin,
+        seconds=time.monotonic() - begin,
         sure=_sure(space, ranked, everything, ruled_out),
         notes=tuple(notes),
     )
@@ -150,17 +151,22 @@ def _compiled(
     conditions: Conditions,
     ranked: Ranked,
     effort: str,
+    until_s: float | None,
     executor: Executor | None,
     workers: int | None,
     on_compiled: Callable[[Progress], None] | None,
-) -> tuple[Ranked, Sequence[CheckResult], list[Candidate], int]:
+) -> tuple[Ranked, Sequence[CheckResult], list[Candidate], int, list[str]]:
     """Compile the best of a ranking, or all of it, and rank again what is fit to run.
 
     Returns:
-        the new ranking, the compiler's word in its order, what was ruled out, and how many were compiled.
+        the new ranking, the compiler's word in its order, what was ruled out, how many were compiled, and a note where
+        these are fewer than they should be.
     """
     configs = [_kernel_config(space, workload, pattern, int(i)) for i in ranked.index]
-    distinct = list(dict.fromkeys(configs))
+    places: dict[KernelConfig, int] = {}
+    for place, config in enumerate(configs):
+        places.setdefault(config, place)
+    distinct = _promising(list(places), ranked.time_s[list(places.values())])
     step = QUICK if effort == "quick" else len(distinct)
     known: dict[KernelConfig, CheckResult] = {}
     fit: list[int] = []
@@ -175,10 +181,9 @@ def _compiled(
             on_compiled(Progress(done, total))
 
     for first in range(0, len(distinct), step):
-        batch = _variety(distinct[first : first + step])
+        batch = distinct[first : first + step]
         total = first + len(batch)
-        seconds = QUICK_S if effort == "quick" else math.inf
-        known |= _check(gpu, batch, seconds, executor, workers, count)
+        known |= _check(gpu, batch, until_s, executor, workers, count)
         fit = [place for place, config in enumerate(configs) if config in known and not problem(known[config])]
         if fit:
             break
@@ -194,48 +199,46 @@ def _compiled(
     results = [known[configs[place]] for place in fit]
     again = rank(space, gpu, workload, conditions, ranked.index[fit], held_by_compiler(results), results)
     by_index = {int(ranked.index[place]): known[configs[place]] for place in fit}
-    return again, [by_index[int(i)] for i in again.index], ruled_out, len(known)
+    left = [place for config, place in places.items() if config not in known]
+    notes = []
+    if effort == "quick" and left and len(known) < QUICK:
+        slower = ranked.time_s[left[0]] / ranked.time_s[0] - 1
+        notes.append(
+            f"Compiled {len(known)} of {QUICK} in the time there was (again, it goes on from there): the nearest of the others "
+            f"was forecast {slower:.0%} slower than the first, and compiling moves a forecast by {COMPILED_SPREAD:.0%}."
+        )
+    return again, [by_index[int(i)] for i in again.index], ruled_out, len(known), notes
 
 
-def _variety(configs: Sequence[KernelConfig]) -> list[KernelConfig]:
-    """The same in an order where those that only differ in pipeline stages from an earlier one come later."""
-    seen: Counter[KernelConfig] = Counter()
+def _promising(configs: Sequence[KernelConfig], time_s: Floats) -> list[KernelConfig]:
+    """Configurations, fastest forecast first, in the order in which compiling them is most likely to find a faster one.
+
+    Those in reach of the first come before the others. Three or more pipeline stages compile into the same loop (half of
+    276 pairs to the same time, see COMPILED_SPREAD): of configurations that differ in nothing else the first speaks for all.
+    """
+    reach = time_s[0] * math.exp(REACH)
+    seen: set[KernelConfig] = set()
     turns = []
-    for config in configs:
-        turns.append(seen[replace(config, num_stages=1)])
-        seen[replace(config, num_stages=1)] += 1
+    for config, forecast_s in zip(configs, time_s, strict=True):
+        loop = replace(config, num_stages=min(3, config.num_stages))
+        turns.append((forecast_s > reach, loop in seen))
+        seen.add(loop)
     return [configs[place] for place in sorted(range(len(configs)), key=lambda place: turns[place])]
 
 
 def _check(
     gpu: GPU,
     configs: Sequence[KernelConfig],
-    seconds: float,
+    until_s: float | None,
     executor: Executor | None,
     workers: int | None,
     count: Callable[[object], None],
 ) -> dict[KernelConfig, CheckResult]:
-    """Compile configurations, first things first, and start no more after so many seconds: at least one for each worker.
-
-    An executor of the caller's own is given all of them at once.
-    """
-    if executor is not None or math.isinf(seconds):
-        jobs = [(gpu, config) for config in configs]
-        results = check_jobs(jobs, executor=executor, workers=workers, on_result=count)
-        return dict(zip(configs, results, strict=True))
-    begin = time.perf_counter()
-    found: dict[KernelConfig, CheckResult] = {}
-    width = workers or min(8, os.cpu_count() or 1)
-    # One pool for all, since a worker takes seconds to start; spawned, so that its processes may fork.
-    with ProcessPoolExecutor(
-        width, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
-    ) as pool:
-        for first in range(0, len(configs), width):
-            chunk = configs[first : first + width]
-            found |= zip(chunk, check_jobs([(gpu, c) for c in chunk], executor=pool, on_result=count), strict=True)
-            if time.perf_counter() - begin > seconds:
-                break
-    return found
+    """Compile configurations, first things first, as many as there is time for (see kernels.compile.compile_many)."""
+    jobs = [(gpu, config) for config in configs]
+    results = check_jobs(jobs, executor=executor, workers=workers, until_s=until_s, on_result=count)
+    found = zip(configs, results, strict=True)
+    return {config: result for config, result in found if result.facts.status != "skipped"}
 
 
 def problem(result: CheckResult) -> str:
@@ -256,16 +259,23 @@ def problem(result: CheckResult) -> str:
 def _kernel_config(space: Space, workload: Workload, pattern: Pattern, index: int) -> KernelConfig:
     """What to compile for a configuration: attncast's kernel, FlexAttention's stand-in too."""
     config = space.config(index)
+    dim = max(workload.head_dim, workload.dim_v)
+    compiled_in = compiled_pattern(pattern)
+    if space.program == "decode":  # masks its ends whatever the pattern; splits are no part of its code
+        limited = "window" if compiled_in == "window" else "causal"
+        rows, keys = int(space.block_m[index]), int(space.block_n[index])
+        return KernelConfig("decode", dim, workload.dtype, limited, rows, keys, NUM_WARPS, NUM_STAGES)
     return KernelConfig(
-        head_dim=max(workload.head_dim, workload.dim_v),
+        head_dim=dim,
         dtype=workload.dtype,
-        pattern=compiled_pattern(pattern),
+        pattern=compiled_in,
         block_m=int(config["BLOCK_M"]),
         block_n=int(config["BLOCK_N"]),
         num_warps=int(config["num_warps"]),
         num_stages=int(config["num_stages"]),
         use_tma=bool(config.get("USE_TMA", False)),
         warp_specialize=bool(config.get("WARP_SPECIALIZE", False)),
+        maxnreg=int(config.get("maxnreg", 0)),
     )
 
 

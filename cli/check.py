@@ -85,6 +85,8 @@ def check(
     config = KernelConfig(
         kernel, head_dim, dtype, pattern, block_m, block_n, num_warps, num_stages, tma, warp_specialize
     )
+    if grid and kernel != "attention":
+        raise InputError(f"--grid with kernel {kernel!r}: expected 'attention', the kernel whose tilings it lists")
     if grid:
         jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern, prune=prune)
     else:
