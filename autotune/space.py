@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,20 @@ def runnable(gpu: GPU, columns: Mapping[str, Column]) -> Column:
         room = launched_warps(columns["num_warps"]) * 32 <= gpu.max_threads_per_cta
         keep &= ~columns["WARP_SPECIALIZE"] | (pipelined & room)
     return keep
+
+
+def without(space: Space, names: Sequence[str]) -> Space:
+    """The configurations of a space that leave some knobs at their default."""
+    keep = np.ones(space.size, dtype=bool)
+    for knob in space.knobs:
+        if knob.name in names:
+            keep &= space.columns[knob.name] == knob.default
+    columns = {name: column[keep] for name, column in space.columns.items()}
+    left = int(keep.sum())
+    return replace(
+        space, columns=columns, tiling=space.tiling[keep], block_m=space.block_m[keep], block_n=space.block_n[keep],
+        total=left * space.total // space.size,
+    )  # fmt: skip
 
 
 def register_caps(gpu: GPU) -> tuple[int, ...]:

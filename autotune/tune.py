@@ -14,31 +14,23 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU, load_gpu
 from ..kernels.check import CheckResult, check_jobs
-from ..kernels.decode_spec import NUM_STAGES, NUM_WARPS
 from ..kernels.space import KernelConfig
-from ..kernels.static_report import HOPELESS_SPILL_BYTES
 from ..simulator.conditions import DEFAULT_CONDITIONS, Conditions
 from ..simulator.patterns import Pattern, parse_pattern
 from ..simulator.predict import bound_by
-from ..simulator.tiles import Floats
 from ..simulator.workload import Workload
+from .compiled import COMPILED_SPREAD, kernel_config, problem, promising
 from .rank import Ranked, costs_at, feasible, rank
 from .rank_machine import held_by_compiler
 from .rank_sure import sure
 from .result import Candidate, Resources, SpaceCounts, Tuning
-from .space import Space
+from .space import Space, without
 from .space_build import build, choose_kernel
 
 Effort = Literal["instant", "quick", "full"]
 EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
 QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
 QUICK_S = 19.0  # seconds in which "quick" should have compiled them; the answer comes a moment later
-#: By how much compiling moves a forecast: standard deviation of the logarithm, over configurations whose forecast is within
-#: 1.5 times the best (whole spaces compiled: see benchmarks/tune.py --full).
-COMPILED_SPREAD = 0.05
-#: Logarithm of how much slower a forecast may be for a configuration to be the best once both are compiled: three standard
-#: deviations of the difference.
-REACH = 3 * math.sqrt(2) * COMPILED_SPREAD
 KEPT = 64  # configurations of a ranking that are given back
 
 
@@ -58,6 +50,7 @@ def tune(
     *,
     effort: str = "instant",
     conditions: Conditions = DEFAULT_CONDITIONS,
+    leave_alone: Sequence[str] = (),
     executor: Executor | None = None,
     workers: int | None = None,
     on_compiled: Callable[[Progress], None] | None = None,
@@ -72,6 +65,7 @@ def tune(
         effort: "instant" compiles nothing; "quick" compiles the best 16 for the GPU, or as many as QUICK_S allows, and ranks
             them again with the compiler's registers, spills and instructions; "full" does so with every configuration that
             may run. Compilations are kept on disk: a run that was interrupted goes on where it stopped.
+        leave_alone: knobs that keep their default ("WARP_SPECIALIZE").
         executor, workers: run the compilations (see kernels.compile).
         on_compiled: sees each compilation come in.
         refine: measures the best on a GPU and ranks again what the forecast ranked.
@@ -89,6 +83,7 @@ def tune(
     chosen = choose_kernel(kernel, gpu, pattern, workload)
     # Unpermuted tokens take a second to count: not for an instant answer.
     space = build(chosen, gpu, workload, pattern, row_order=effort != "instant")
+    space = without(space, leave_alone) if leave_alone else space
     index, held = feasible(space, gpu, workload)
     if not index.size:
         raise InputError(
@@ -162,11 +157,14 @@ def _compiled(
         the new ranking, the compiler's word in its order, what was ruled out, how many were compiled, and a note where
         these are fewer than they should be.
     """
-    configs = [_kernel_config(space, workload, pattern, int(i)) for i in ranked.index]
+    configs = [
+        kernel_config(space.program, space.config(i), (int(space.block_m[i]), int(space.block_n[i])), workload, pattern)
+        for i in ranked.index.tolist()
+    ]
     places: dict[KernelConfig, int] = {}
     for place, config in enumerate(configs):
         places.setdefault(config, place)
-    distinct = _promising(list(places), ranked.time_s[list(places.values())])
+    distinct = promising(list(places), ranked.time_s[list(places.values())])
     step = QUICK if effort == "quick" else len(distinct)
     known: dict[KernelConfig, CheckResult] = {}
     fit: list[int] = []
@@ -210,22 +208,6 @@ def _compiled(
     return again, [by_index[int(i)] for i in again.index], ruled_out, len(known), notes
 
 
-def _promising(configs: Sequence[KernelConfig], time_s: Floats) -> list[KernelConfig]:
-    """Configurations, fastest forecast first, in the order in which compiling them is most likely to find a faster one.
-
-    Those in reach of the first come before the others. Three or more pipeline stages compile into the same loop (half of
-    276 pairs to the same time, see COMPILED_SPREAD): of configurations that differ in nothing else the first speaks for all.
-    """
-    reach = time_s[0] * math.exp(REACH)
-    seen: set[KernelConfig] = set()
-    turns = []
-    for config, forecast_s in zip(configs, time_s, strict=True):
-        loop = replace(config, num_stages=min(3, config.num_stages))
-        turns.append((forecast_s > reach, loop in seen))
-        seen.add(loop)
-    return [configs[place] for place in sorted(range(len(configs)), key=lambda place: turns[place])]
-
-
 def _check(
     gpu: GPU,
     configs: Sequence[KernelConfig],
@@ -239,52 +221,6 @@ def _check(
     results = check_jobs(jobs, executor=executor, workers=workers, until_s=until_s, on_result=count)
     found = zip(configs, results, strict=True)
     return {config: result for config, result in found if result.facts.status != "skipped"}
-
-
-def problem(result: CheckResult) -> str:
-    """Why a compiled configuration is not proposed; "" when it is."""
-    facts = result.facts
-    if not result.fits:
-        return result.reason
-    if (facts.spill_bytes or 0) >= HOPELESS_SPILL_BYTES:
-        return f"spills {facts.spill_bytes} bytes of registers per thread"
-    loop = facts.main_loop
-    if loop is None or not loop.mma or any(not part.warps for part in loop.parts):
-        return "its inner loop was not found in the machine code"
-    if facts.config.warp_specialize and facts.warps == facts.config.num_warps:
-        return "Triton left its loop whole: warp specialisation has no effect"
-    return ""
-
-
-def _kernel_config(space: Space, workload: Workload, pattern: Pattern, index: int) -> KernelConfig:
-    """What to compile for a configuration: attncast's kernel, FlexAttention's stand-in too."""
-    config = space.config(index)
-    dim = max(workload.head_dim, workload.dim_v)
-    compiled_in = compiled_pattern(pattern)
-    if space.program == "decode":  # masks its ends whatever the pattern; splits are no part of its code
-        limited = "window" if compiled_in == "window" else "causal"
-        rows, keys = int(space.block_m[index]), int(space.block_n[index])
-        return KernelConfig("decode", dim, workload.dtype, limited, rows, keys, NUM_WARPS, NUM_STAGES)
-    return KernelConfig(
-        head_dim=dim,
-        dtype=workload.dtype,
-        pattern=compiled_in,
-        block_m=int(config["BLOCK_M"]),
-        block_n=int(config["BLOCK_N"]),
-        num_warps=int(config["num_warps"]),
-        num_stages=int(config["num_stages"]),
-        use_tma=bool(config.get("USE_TMA", False)),
-        warp_specialize=bool(config.get("WARP_SPECIALIZE", False)),
-        maxnreg=int(config.get("maxnreg", 0)),
-    )
-
-
-def compiled_pattern(pattern: Pattern) -> str:
-    """How the kernel has a pattern compiled in (see kernels.space.PATTERNS)."""
-    if pattern.family != "band":
-        return "blocks"
-    text = str(pattern)
-    return text if text in ("dense", "causal") else "window"
 
 
 def _candidate(space: Space, ranked: Ranked, place: int, result: CheckResult | None) -> Candidate:

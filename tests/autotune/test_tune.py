@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from attncast.autotune import tune as module
-from attncast.autotune.tune import Progress, problem, tune
+from attncast.autotune.compiled import compiled_pattern, problem, promising
+from attncast.autotune.tune import Progress, tune
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
 from attncast.kernels.check import judge
@@ -66,6 +67,16 @@ def test_what_cannot_be_tuned_is_said():
         tune(LONG, "causal", "h100", effort="quik")
     with pytest.raises(InputError, match="differs from layer to layer"):
         tune(LONG, "layers 8*dense + 24*causal", "h100", "triton")
+
+
+def test_a_knob_may_be_left_alone():
+    free = tune(LONG, "causal", "b200", "triton")
+    assert free.best.config["WARP_SPECIALIZE"]
+    found = tune(LONG, "causal", "b200", "triton", leave_alone=("WARP_SPECIALIZE",))
+    assert not any(candidate.config["WARP_SPECIALIZE"] for candidate in found.ranking)
+    plain = [candidate.time_s for candidate in free.ranking if not candidate.config["WARP_SPECIALIZE"]]
+    assert found.best.time_s == plain[0]
+    assert found.space.feasible < free.space.feasible
 
 
 def test_refining_sees_the_ranking():
@@ -154,7 +165,7 @@ def test_what_may_be_fastest_is_compiled_first():
         (config(64, 2), 1.0), (config(64, 3), 1.0), (config(64, 4), 1.0), (config(32, 3), 1.1), (config(32, 5), 1.1),
         (config(16, 2), 1.5),
     ]  # fmt: skip
-    order = module._promising([c for c, _ in forecasts], np.array([t for _, t in forecasts]))
+    order = promising([c for c, _ in forecasts], np.array([t for _, t in forecasts]))
     # Four stages are the loop of three; what is half as fast again waits for both.
     assert [(c.block_m, c.num_stages) for c in order] == [(64, 2), (64, 3), (32, 3), (64, 4), (32, 5), (16, 2)]
 
@@ -185,4 +196,4 @@ def test_decoding_is_compiled_once_for_all_splits(tmp_path, monkeypatch):
 def test_how_a_pattern_is_compiled_in(text, compiled):
     from attncast.simulator import parse_pattern
 
-    assert module.compiled_pattern(parse_pattern(text)) == compiled
+    assert compiled_pattern(parse_pattern(text)) == compiled
