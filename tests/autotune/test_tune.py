@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from attncast.autotune import tune as module
-from attncast.autotune.compiled import compiled_pattern, problem, promising
+from attncast.autotune.compiled import compiled_pattern, kernel_config, problem, promising
 from attncast.autotune.tune import Progress, tune
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
-from attncast.kernels.check import judge
+from attncast.kernels.check import check_jobs, judge
 from attncast.kernels.facts import CompileFacts
 from attncast.kernels.space import KernelConfig
-from attncast.simulator import Workload, predict
+from attncast.simulator import Workload, parse_pattern, predict
 
 GPUS = ("a100", "h100", "b200", "rtx5090")
 GNA = "na window=18x24x24 stride=16x8x8"
@@ -128,6 +128,19 @@ def test_quick_compiles_and_ranks_again(tmp_path, monkeypatch):
     assert again.sure == found.sure
 
 
+@needs_triton
+def test_what_is_proposed_unseen_compiles_and_fits(tmp_path, monkeypatch):
+    """The first two of an instant tuning, register cap and TMA among them; benchmarks/compiled.py does it for four GPUs."""
+    monkeypatch.setenv("ATTNCAST_CACHE_DIR", str(tmp_path))
+    workload, pattern, gpu = Workload((4096,), 32, 64), parse_pattern("causal"), load_gpu("rtx5090")
+    proposed = [candidate.config for candidate in tune(workload, pattern, gpu, "triton").ranking[:2]]
+    tiles = [(config["BLOCK_M"], config["BLOCK_N"]) for config in proposed]
+    kernels = [kernel_config("attention", c, tile, workload, pattern) for c, tile in zip(proposed, tiles, strict=True)]
+    for result in check_jobs([(gpu, kernel) for kernel in kernels], workers=2):
+        assert problem(result) == ""
+        assert result.facts.shared_bytes <= gpu.smem_bytes_per_cta
+
+
 def test_what_there_was_no_time_for_is_told(monkeypatch):
     """A compiler that has time for three: the note names the nearest of the others, and nothing uncompiled is proposed."""
 
@@ -194,6 +207,4 @@ def test_decoding_is_compiled_once_for_all_splits(tmp_path, monkeypatch):
     ],
 )
 def test_how_a_pattern_is_compiled_in(text, compiled):
-    from attncast.simulator import parse_pattern
-
     assert compiled_pattern(parse_pattern(text)) == compiled
