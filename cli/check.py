@@ -23,7 +23,7 @@ _SHOWN_PIPES = (
 
 
 @click.command("check")
-@click.option("--kernel", default="attention", show_default=True, help="Kernel to compile.")
+@click.option("--kernel", default="attention", show_default=True, help="Kernel to compile: attention or decode.")
 @click.option("-d", "--head-dim", type=int, default=128, show_default=True, help="Head dimension.")
 @click.option("--dtype", default="bf16", show_default=True, help="fp16, bf16, fp32 or fp8.")
 @click.option(
@@ -44,7 +44,7 @@ _SHOWN_PIPES = (
     "--pattern",
     default="dense",
     show_default=True,
-    help="dense, causal, window, blocks or bits: what is compiled in.",
+    help="dense, causal, window, blocks or bits; for decode causal, window or paged: what is compiled in.",
 )
 @click.option("--grid", is_flag=True, help="Sweep a list of tilings instead of the one given.")
 @click.option("--prune", is_flag=True, help="With --grid: leave out what is hopeless by arithmetic.")
@@ -143,7 +143,7 @@ def _print_one(results: Sequence[CheckResult]) -> None:
     print_table(
         ["", *(f"{result.gpu.key} ({result.facts.arch})" for result in results)],
         [[name, *cells] for name, cells in rows],
-        title=f"attention {results[0].facts.config}",
+        title=f"{results[0].facts.config.kernel} {results[0].facts.config}",
     )
 
 
