@@ -15,8 +15,9 @@ from ..simulator.tiles import Floats
 from ..simulator.workload import Workload
 from .knobs import Value
 
-#: By how much compiling moves a forecast: standard deviation of the logarithm, over configurations whose forecast is within
-#: 1.5 times the best (whole spaces compiled: python benchmarks/compiled.py --full GPU).
+#: By how much compiling moves a forecast: standard deviation of the logarithm over configurations whose forecast is within
+#: 1.5 times the best. Whole space of A100, causal, head dim 128: 5.6% of 35 (python benchmarks/compiled.py --full a100);
+#: the nearest 24 to 28 of H100 and of A100 at head dim 64: 4.5% and 4.7%.
 COMPILED_SPREAD = 0.05
 #: Logarithm of how much slower a forecast may be for a configuration to be the best once both are compiled: three standard
 #: deviations of the difference.
@@ -27,7 +28,7 @@ def promising(configs: Sequence[KernelConfig], time_s: Floats) -> list[KernelCon
     """Configurations, fastest forecast first, in the order in which compiling them is most likely to find a faster one.
 
     Those in reach of the first come before the others. Three or more pipeline stages compile into the same loop (half of
-    276 pairs to the same time, see COMPILED_SPREAD): of configurations that differ in nothing else the first speaks for all.
+    96 pairs of that A100 space to the very same time): of configurations that differ in nothing else the first speaks for all.
     """
     reach = time_s[0] * math.exp(REACH)
     seen: set[KernelConfig] = set()
