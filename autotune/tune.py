@@ -197,12 +197,12 @@ def _compiled(
     results = [known[configs[place]] for place in fit]
     again = rank(space, gpu, workload, conditions, ranked.index[fit], held_by_compiler(results), results)
     by_index = {int(ranked.index[place]): known[configs[place]] for place in fit}
-    left = [place for config, place in places.items() if config not in known]
+    following = next((config for config in distinct if config not in known), None)
     notes = []
-    if effort == "quick" and left and len(known) < QUICK:
-        slower = ranked.time_s[left[0]] / ranked.time_s[0] - 1
+    if effort == "quick" and following is not None and len(known) < QUICK:
+        slower = ranked.time_s[places[following]] / ranked.time_s[0] - 1
         notes.append(
-            f"Compiled {len(known)} of {QUICK} in the time there was (again, it goes on from there): the nearest of the others "
+            f"Compiled {len(known)} of {QUICK} in the time there was (again, it goes on from there): the next one "
             f"was forecast {slower:.0%} slower than the first, and compiling moves a forecast by {COMPILED_SPREAD:.0%}."
         )
     return again, [by_index[int(i)] for i in again.index], ruled_out, len(known), notes
