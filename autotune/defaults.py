@@ -1,7 +1,8 @@
 """The tuned files that come with attncast: ``python -m attncast.autotune.defaults [--effort full] [-o FOLDER]``.
 
 They are forecasts for four GPUs, bf16, head dims 64 and 128, and the patterns below; each is compiled for its GPU, so that
-it fits. ``kernels/tuned.py`` looks them up where a user has no tuned file of their own.
+it fits. None is warp specialised: such a kernel has never run on hardware, and Triton changes it with every release.
+``kernels/tuned.py`` looks them up where a user has no tuned file of their own.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def tuned(effort: str, pool: Executor | None) -> list[Tuning]:
     found = []
     for number, (gpu, workload, pattern) in enumerate(todo := list(problems()), 1):
         print(f"{number} of {len(todo)}: {gpu}, {pattern}, head dim {workload.head_dim}", file=sys.stderr)
-        found.append(tune(workload, pattern, gpu, "triton", effort=effort, executor=pool))
+        found.append(
+            tune(workload, pattern, gpu, "triton", effort=effort, executor=pool, leave_alone=("WARP_SPECIALIZE",))
+        )
     return found
 
 

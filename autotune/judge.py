@@ -27,10 +27,13 @@ from ..simulator.tiles import Floats, Ints
 from ..simulator.workload import grid_text
 from ..validation.measured import MeasuredRun, load_runs
 from .rank import feasible, rank, take
+from .rank_sure import SPREAD, draws
 from .space import Space
 from .space_build import build
 
 DATA = Path(__file__).parent / "data"
+SPREADS = np.arange(0.02, 0.505, 0.01)
+CHANCE_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Judgement:
             are forecast as slower than all.
         place, of: of a single winner, how many configurations of its search the ranking puts before it, and how many there
             are; None where several configurations were measured. lost: how much slower than the ranking's first it is
-            forecast. first: that one.
+            forecast. first: that one. chances: that this winner wins, for each of SPREADS that errors may have.
     """
 
     shape: str
@@ -55,6 +58,7 @@ class Judgement:
     of: int = 0
     lost: float = 0.0
     first: str = ""
+    chances: Floats | None = None
 
     def regret(self, most: int) -> float:
         """Measured time of the fastest of the ``most`` configurations ranked first over the fastest of all, less 1."""
@@ -92,6 +96,19 @@ def residual_spread(judgements: Sequence[Judgement]) -> float:
     return float(np.sqrt(squares / freedom)) if freedom else float("nan")
 
 
+def likeliest_spread(winners: Sequence[Judgement]) -> float:
+    """The scatter of errors (standard deviation of the logarithm) under which these winners are likeliest to have won."""
+    likelihood = sum(np.log(one.chances) for one in winners if one.chances is not None)
+    return float(SPREADS[int(np.argmax(likelihood))])
+
+
+def _chances(time_s: Floats, codes: NDArray[np.float64], winner: int) -> Floats:
+    """Chance that ``winner`` is the fastest of some configurations, for each of SPREADS; half a draw at least."""
+    errors = draws(codes, CHANCE_DRAWS)
+    first = [np.argmin(np.log(time_s) + spread * errors, axis=1) == winner for spread in SPREADS]
+    return np.array([(won.sum() + 0.5) / CHANCE_DRAWS for won in first])
+
+
 def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
     run = runs[0]
     gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
@@ -116,6 +133,7 @@ def _judged(runs: Sequence[MeasuredRun]) -> Judgement:
         return Judgement(
             name, (run.config,), found.time_s[at], measured_s, np.ones(1, dtype=bool), place, int(found.index.size),
             max(0.0, float(found.time_s[at[0]] / found.time_s[0] - 1.0)), _text(space, int(found.index[0])),
+            _chances(found.time_s, space.codes(found.index), int(at[0])),
         )  # fmt: skip
     keep = np.flatnonzero(np.isin(index, places))
     found = rank(
@@ -228,6 +246,9 @@ def _print_winners(winners: Sequence[Judgement]) -> None:
         f"{sum(one.lost <= 0.05 for one in winners)} within 5% of the first forecast, "
         f"{sum((one.place or 0) < 8 for one in winners)} among the first eight; "
         f"median error of their time {np.expm1(np.median(logs)):.0%}"
+    )
+    print(
+        f"they are likeliest to have won if errors scatter by {likeliest_spread(winners):.0%}; {SPREAD:.0%} is assumed"
     )
 
 

@@ -67,6 +67,15 @@ class Level(Ordered):
 
 
 @dataclass(frozen=True)
+class Place(Ordered):
+    """Values in an order that their size does not tell, such as register caps, where 0 is none: each is one step on."""
+
+    def encode(self, value: Value) -> Code:
+        """The place among the values."""
+        return (float(self.values.index(value)),)
+
+
+@dataclass(frozen=True)
 class Category(Knob):
     """Words without an order, such as the order of tokens: every other value is a neighbour."""
 

@@ -85,6 +85,7 @@ def early_config_prune(
         use_tma=column("USE_TMA"),
         warp_specialize=column("WARP_SPECIALIZE"),
         dtype_bytes=_element_bytes(given, workload),
+        maxnreg=np.array([getattr(config, "maxnreg", None) or 0 for config in configs]),
     )
     runs = ~np.asarray(asked.hopeless)
     if given.get("LISTS"):

@@ -99,6 +99,7 @@ def knobs_of(space: Space, workload: Workload, index: Ints) -> Knobs:
         dim=padded(workload.head_dim),
         dim_v=padded(workload.dim_v),
         dtype_bytes=int(DTYPE_BYTES[workload.dtype]),
+        cap=column("maxnreg", 0),
     )
 
 
@@ -188,7 +189,8 @@ def _forecast(
     )
     visited, unmasked = (np.add.reduceat(work * calls.count, calls.row) for work in (calls.visited, calls.full))
     both = (unmasked > 0) & (unmasked < visited) & (calls.mask_all == 0)
-    fill = machine.fill_cycles(gpu, knobs, l2, both)
+    loads = machine.load_wait_cycles(gpu, knobs, path, full, l2, in_flight)
+    fill = machine.fill_cycles(gpu, knobs, l2, both, loads, ctas)
     trips: Any = profile.round_trips + fill / (gpu.dram_latency_s * clock.highest_hz(gpu, calls.locked_hz))
     profile = replace(profile, round_trips=trips)
     return forecast(gpu, profile, calls, tile=tile, splits=splits)

@@ -48,6 +48,9 @@ L2_LATENCY = {"ampere": 306.0, "ada": 285.0, "hopper": 291.0, "blackwell": 300.0
 #: One matrix instruction beyond its own issue: mma.sync m16n8k16 24.7 (L25); wgmma m64n128k16 64 (L25); tcgen05 M128 N128
 #: 200 (SA), 64 of them at the peak rate.
 MMA_LATENCY = np.array([24.7, 64.0, 136.0, 136.0])
+#: Most bytes per clock from the L2 into one SM: as remembered of Volta (Jia et al., arXiv 1804.06826), not looked up again;
+#: later parts are taken to have kept the port.
+L2_PORT_BYTES = 64.0
 SMEM_LATENCY = 29.0  # L25, SA; a shuffle goes through the same crossbar
 ARITHMETIC_LATENCY = (
     40.0  # scale, subtract, ex2, convert in a row: three of 4 cycles (B300, QuickRunCUDA) and one of about 28
@@ -68,7 +71,10 @@ BARRIERS, EXCHANGE_BARRIERS = 2.0, 4.0
 
 @dataclass(frozen=True)
 class Knobs:
-    """Configurations of a fused Triton kernel as arrays, shape (configurations,); head dims as the kernel pads them."""
+    """Configurations of a fused Triton kernel as arrays, shape (configurations,); head dims as the kernel pads them.
+
+    ``cap`` is the most registers of a thread that the compiler may use; 0 where that is left to it.
+    """
 
     rows: Any
     keys: Any
@@ -79,6 +85,7 @@ class Knobs:
     dim: int
     dim_v: int
     dtype_bytes: int
+    cap: Any = 0
 
 
 @dataclass(frozen=True)
@@ -110,16 +117,18 @@ def held_by_estimate(gpu: GPU, knobs: Knobs) -> Held:
         use_tma=knobs.tma,
         warp_specialize=knobs.specialised,
         dtype_bytes=knobs.dtype_bytes,
+        maxnreg=knobs.cap,
     )
     special = paths(gpu, knobs) == SPECIALISED
     warps = np.where(special, launched_warps(knobs.warps), knobs.warps)
     # The registers of an SM bound what a thread of a large CTA gets; the compiler hands out multiples of 8.
-    cap = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (warps * WARP) // 8 * 8)
+    most = np.minimum(REGISTERS_MOST, gpu.registers_per_sm // (warps * WARP) // 8 * 8)
+    most = np.where(knobs.cap, np.minimum(most, knobs.cap), most)
     accumulators = knobs.rows * knobs.dim_v / (knobs.warps * WARP)
     too_many = np.where(accumulators > SPECIALISED_ACCUMULATORS, SPILLED_MOST + 1.0, 0.0)
-    spilled = np.where(special, too_many, np.maximum(0.0, found.registers - cap))
+    spilled = np.where(special, too_many, np.maximum(0.0, found.registers - most))
     # Specialised warps share all that there is.
-    registers = np.where(special, cap, np.minimum(np.ceil(found.registers), cap))
+    registers = np.where(special, most, np.minimum(np.ceil(found.registers), most))
     ctas = occupancy(
         gpu, registers=registers, shared_bytes=found.shared_bytes, warps=warps, tmem_columns=found.tmem_columns
     ).ctas
@@ -211,12 +220,8 @@ def tile_wait_cycles(
     dealt (SASS: its loads stand among the first product's instructions, there behind the exchange). A stream's chain of
     instructions (scores, maximum, exponential, output) is hidden by the others of its CTA.
     """
-    latency = L2_LATENCY[gpu.generation]
-    ahead = (knobs.stages - 1) * tile * in_flight
     columns = dealt_by_columns(knobs, path)
-    one = latency + l2 / 2  # K, or V
-    unpipelined = one + np.where(columns, one, np.maximum(0.0, one - tile / 2))
-    loads = np.where(knobs.stages == 1, unpipelined, np.maximum(0.0, latency + l2 - ahead))
+    loads = load_wait_cycles(gpu, knobs, path, tile, l2, in_flight)
     barrier = gpu.barrier_cycles + gpu.barrier_cycles_per_warp * knobs.warps
     exchange = np.where(columns, EXCHANGE_BARRIERS, 0.0)
     chain = 2 * (SMEM_LATENCY + MMA_LATENCY[path]) + 2 * SMEM_LATENCY + ARITHMETIC_LATENCY
@@ -224,14 +229,33 @@ def tile_wait_cycles(
     return np.asarray(loads + chain / beside + (BARRIERS + exchange) * barrier + exchange * 2 * SMEM_LATENCY)
 
 
-def fill_cycles(gpu: GPU, knobs: Knobs, l2: Floats, both: Bools) -> Floats:
-    """Cycles that a CTA waits for its loops to start, beyond the first load of its life.
+def load_wait_cycles(
+    gpu: GPU, knobs: Knobs, path: NDArray[np.int64], tile: Floats, l2: Floats, in_flight: Floats
+) -> Floats:
+    """Those of a tile's cycles in which it waits for K and V."""
+    latency = L2_LATENCY[gpu.generation]
+    ahead = (knobs.stages - 1) * tile * in_flight
+    one = latency + l2 / 2  # K, or V
+    unpipelined = one + np.where(dealt_by_columns(knobs, path), one, np.maximum(0.0, one - tile / 2))
+    return np.asarray(np.where(knobs.stages == 1, unpipelined, np.maximum(0.0, latency + l2 - ahead)))
 
+
+def fill_cycles(gpu: GPU, knobs: Knobs, l2: Floats, both: Bools, loads: Floats, ctas: Floats) -> Floats:
+    """Cycles that a CTA waits for its loops to start, beyond the latency of the first loads of its life.
+
+    Before a pipeline's first product Q and one K come from the L2, and nothing is there to hide behind: ``l2`` cycles are
+    those of a K and a V at an SM's share of its bandwidth, less where fewer ``ctas`` than SMs share it, down to what the
+    SM's port takes. A tile that is too short to hide the next one has waited for its ``loads``.
     Full and partial tiles are two loops, and each fills its own pipeline: one more load where a CTA has both. Without a
-    pipeline every tile waits, the first too, which the profile has counted already.
+    pipeline every tile waits, the first too, whose latency the profile has counted already.
     """
     latency = L2_LATENCY[gpu.generation]
-    return np.asarray(np.where(knobs.stages == 1, -latency, np.where(both, latency + l2, 0.0)))
+    share = gpu.l2_bandwidth_bytes_s / gpu.sms
+    alone = np.minimum(L2_PORT_BYTES * gpu.clock_hz, gpu.l2_bandwidth_bytes_s / np.minimum(ctas, gpu.sms))
+    kv = l2 * share / np.maximum(alone, share)
+    q = kv * knobs.rows * knobs.dim / (knobs.keys * (knobs.dim + knobs.dim_v))
+    first = np.maximum(0.0, kv / 2 - loads)
+    return np.asarray(q + np.where(knobs.stages == 1, -latency, first + np.where(both, latency + l2, 0.0)))
 
 
 def profile_of(gpu: GPU, base: KernelProfile, knobs: Knobs, path: NDArray[np.int64], ctas: Floats) -> KernelProfile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..hwmodels import GPU
-from ..kernels.attention_spec import HEAD_DIM_MAX, padded
+from ..kernels.attention_spec import HEAD_DIM_MAX, REGISTERS_LEAST, padded
+from ..kernels.occupancy import occupancy
 from ..kernels.space import WARPS, architecture_number
 from ..simulator.patterns import Pattern
 from ..simulator.profile import KernelProfile
 from ..simulator.tiles import TileWork
 from ..simulator.workload import DTYPE_BYTES, Grid, Workload
 from .knobs import Knob, Level, Power, Value
-from .rank_machine import launched_warps
+from .rank_machine import REGISTERS_MOST, Knobs, held_by_estimate, launched_warps
 
 Column = NDArray[Any]
 MMA_ROWS = 16  # least rows and columns of a tile: one mma.sync
@@ -157,3 +158,50 @@ def runnable(gpu: GPU, columns: Mapping[str, Column]) -> Column:
         room = launched_warps(columns["num_warps"]) * 32 <= gpu.max_threads_per_cta
         keep &= ~columns["WARP_SPECIALIZE"] | (pipelined & room)
     return keep
+
+
+def without(space: Space, names: Sequence[str]) -> Space:
+    """The configurations of a space that leave some knobs at their default."""
+    keep = np.ones(space.size, dtype=bool)
+    for knob in space.knobs:
+        if knob.name in names:
+            keep &= space.columns[knob.name] == knob.default
+    columns = {name: column[keep] for name, column in space.columns.items()}
+    left = int(keep.sum())
+    return replace(
+        space, columns=columns, tiling=space.tiling[keep], block_m=space.block_m[keep], block_n=space.block_n[keep],
+        total=left * space.total // space.size,
+    )  # fmt: skip
+
+
+def register_caps(gpu: GPU) -> tuple[int, ...]:
+    """Caps on a thread's registers, falling: for each number of warps and of CTAs the most that lets an SM hold so many."""
+    registers = np.arange(REGISTERS_LEAST, REGISTERS_MOST + 1)
+    found: set[int] = set()
+    for warps in WARPS:
+        ctas = np.asarray(occupancy(gpu, registers=registers, shared_bytes=0, warps=warps).ctas)
+        found |= {int(registers[ctas >= count].max()) for count in np.unique(ctas[ctas > 0])}
+    return tuple(sorted((cap for cap in found if cap < REGISTERS_MOST), reverse=True))
+
+
+def worth_a_cap(gpu: GPU, workload: Workload, columns: Mapping[str, Column]) -> Column:
+    """Which combinations have no register cap, or one that lets an SM hold more CTAs than the next looser one does.
+
+    Shape (configurations,). By the static estimate: a cap that spills badly is none, and neither is one where shared
+    memory, not registers, decides. Specialised warps are handed their registers by Triton.
+    """
+    caps = np.array([0, *register_caps(gpu)])
+    specialised = columns.get("WARP_SPECIALIZE", np.zeros(columns["BLOCK_M"].size, dtype=bool))
+
+    def ctas(cap: Column) -> Column:
+        knobs = Knobs(
+            columns["BLOCK_M"], columns["BLOCK_N"], columns["num_warps"], columns["num_stages"],
+            columns.get("USE_TMA", False), specialised, padded(workload.head_dim), padded(workload.dim_v),
+            int(DTYPE_BYTES[workload.dtype]), cap,
+        )  # fmt: skip
+        held = held_by_estimate(gpu, knobs)
+        return np.where(held.fits, held.ctas, 0.0)
+
+    cap = columns["maxnreg"]
+    looser = caps[np.maximum(0, np.searchsorted(-caps[1:], -cap))]  # the value before it; 0, no cap, before the first
+    return np.asarray((cap == 0) | (~specialised & (ctas(cap) > ctas(looser))))

@@ -14,8 +14,19 @@ from ..kernels.space import architecture_number
 from ..simulator.patterns import Neighborhood, Pattern, parse_pattern
 from ..simulator.profile import DECODE_QUERIES, KernelProfile, choose_profile
 from ..simulator.workload import Workload, grid_text
-from .knobs import Category, Knob, Level, Power, Shape
-from .space import MMA_ROWS, Column, Space, Tiling, check, product, runnable, triton_knobs
+from .knobs import Category, Knob, Level, Place, Power, Shape
+from .space import (
+    MMA_ROWS,
+    Column,
+    Space,
+    Tiling,
+    check,
+    product,
+    register_caps,
+    runnable,
+    triton_knobs,
+    worth_a_cap,
+)
 from .space_tiles import grid_tilings, library_tilings
 
 KERNELS = ("triton", "flex", "natten")
@@ -100,9 +111,15 @@ def _attention(gpu: GPU, workload: Workload, pattern: Pattern, profile: KernelPr
     knobs = triton_knobs(gpu, workload, BLOCK if mask else None)
     if architecture_number(gpu.arch) in (100, 103):
         knobs = (*knobs, Level("WARP_SPECIALIZE", (False, True), False))
+    if pattern.family == "band":
+        # Lists come with a mask of their own, whose registers nobody knows when a cap is chosen.
+        knobs = (*knobs, Place("maxnreg", (0, *register_caps(gpu)), 0))
     columns = product(knobs)
     keep = runnable(gpu, columns)
     columns = {name: column[keep] for name, column in columns.items()}
+    if "maxnreg" in columns:
+        keep = worth_a_cap(gpu, workload, columns)
+        columns = {name: column[keep] for name, column in columns.items()}
     sizes = [(int(m), int(n)) for m in knobs[0].values for n in knobs[1].values]
     notes: tuple[str, ...] = ()
     if mask:

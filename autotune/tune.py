@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,24 +14,23 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU, load_gpu
 from ..kernels.check import CheckResult, check_jobs
-from ..kernels.compile_worker import die_with_parent
 from ..kernels.space import KernelConfig
-from ..kernels.static_report import HOPELESS_SPILL_BYTES
 from ..simulator.conditions import DEFAULT_CONDITIONS, Conditions
 from ..simulator.patterns import Pattern, parse_pattern
 from ..simulator.predict import bound_by
 from ..simulator.workload import Workload
+from .compiled import COMPILED_SPREAD, kernel_config, problem, promising
 from .rank import Ranked, costs_at, feasible, rank
 from .rank_machine import held_by_compiler
 from .rank_sure import sure
 from .result import Candidate, Resources, SpaceCounts, Tuning
-from .space import Space
+from .space import Space, without
 from .space_build import build, choose_kernel
 
 Effort = Literal["instant", "quick", "full"]
 EFFORTS: tuple[Effort, ...] = ("instant", "quick", "full")
 QUICK = 16  # configurations that "quick" compiles at most, and again as long as none of them is fit to run
-QUICK_S = 12.0  # seconds after which "quick" starts no further compilation; those under way take a few more
+QUICK_S = 19.0  # seconds in which "quick" should have compiled them; the answer comes a moment later
 KEPT = 64  # configurations of a ranking that are given back
 
 
@@ -54,6 +50,7 @@ def tune(
     *,
     effort: str = "instant",
     conditions: Conditions = DEFAULT_CONDITIONS,
+    leave_alone: Sequence[str] = (),
     executor: Executor | None = None,
     workers: int | None = None,
     on_compiled: Callable[[Progress], None] | None = None,
@@ -68,6 +65,7 @@ def tune(
         effort: "instant" compiles nothing; "quick" compiles the best 16 for the GPU, or as many as QUICK_S allows, and ranks
             them again with the compiler's registers, spills and instructions; "full" does so with every configuration that
             may run. Compilations are kept on disk: a run that was interrupted goes on where it stopped.
+        leave_alone: knobs that keep their default ("WARP_SPECIALIZE").
         executor, workers: run the compilations (see kernels.compile).
         on_compiled: sees each compilation come in.
         refine: measures the best on a GPU and ranks again what the forecast ranked.
@@ -75,7 +73,8 @@ def tune(
     Raises:
         InputError: the problem does not fit the kernel or the GPU, or nothing of the space can run.
     """
-    begin = time.perf_counter()
+    begin = time.monotonic()
+    until_s = begin + QUICK_S if effort == "quick" else None
     if effort not in EFFORTS:
         raise unknown("effort", effort, EFFORTS)
     gpu = load_gpu(gpu) if isinstance(gpu, str) else gpu
@@ -84,6 +83,7 @@ def tune(
     chosen = choose_kernel(kernel, gpu, pattern, workload)
     # Unpermuted tokens take a second to count: not for an instant answer.
     space = build(chosen, gpu, workload, pattern, row_order=effort != "instant")
+    space = without(space, leave_alone) if leave_alone else space
     index, held = feasible(space, gpu, workload)
     if not index.size:
         raise InputError(
@@ -94,17 +94,13 @@ def tune(
     feasible_count, compiled_count = int(index.size), 0
     ruled_out: list[Candidate] = []
     notes = list(space.notes)
-    compiles = effort != "instant" and space.program in ("attention", "flex")
+    compiles = effort != "instant" and space.program != "natten"
     results: Sequence[CheckResult] = ()
     if compiles:
-        ranked, results, ruled_out, compiled_count = _compiled(
-            space, gpu, workload, pattern, conditions, ranked, effort, executor, workers, on_compiled
+        ranked, results, ruled_out, compiled_count, short = _compiled(
+            space, gpu, workload, pattern, conditions, ranked, effort, until_s, executor, workers, on_compiled
         )
-        wanted = min(QUICK, feasible_count)
-        if effort == "quick" and compiled_count < wanted:
-            notes.append(
-                f"Compiled {compiled_count} of the best {wanted}: all there was time for; again, it goes on from there."
-            )
+        notes += short
     elif effort != "instant":
         notes.append(f"Nothing to compile: effort {effort!r} gives what 'instant' does.")
     by_index = dict(zip(ranked.index.tolist(), results, strict=False)) if compiles else {}
@@ -121,7 +117,7 @@ def tune(
         ranking=tuple(ranking),
         ruled_out=tuple(ruled_out),
         space=SpaceCounts(space.total, feasible_count, compiled_count),
-        seconds=time.perf_counter() - begin,
+        seconds=time.monotonic() - begin,
         sure=_sure(space, ranked, everything, ruled_out),
         notes=tuple(notes),
     )
@@ -150,17 +146,25 @@ def _compiled(
     conditions: Conditions,
     ranked: Ranked,
     effort: str,
+    until_s: float | None,
     executor: Executor | None,
     workers: int | None,
     on_compiled: Callable[[Progress], None] | None,
-) -> tuple[Ranked, Sequence[CheckResult], list[Candidate], int]:
+) -> tuple[Ranked, Sequence[CheckResult], list[Candidate], int, list[str]]:
     """Compile the best of a ranking, or all of it, and rank again what is fit to run.
 
     Returns:
-        the new ranking, the compiler's word in its order, what was ruled out, and how many were compiled.
+        the new ranking, the compiler's word in its order, what was ruled out, how many were compiled, and a note where
+        these are fewer than they should be.
     """
-    configs = [_kernel_config(space, workload, pattern, int(i)) for i in ranked.index]
-    distinct = list(dict.fromkeys(configs))
+    configs = [
+        kernel_config(space.program, space.config(i), (int(space.block_m[i]), int(space.block_n[i])), workload, pattern)
+        for i in ranked.index.tolist()
+    ]
+    places: dict[KernelConfig, int] = {}
+    for place, config in enumerate(configs):
+        places.setdefault(config, place)
+    distinct = promising(list(places), ranked.time_s[list(places.values())])
     step = QUICK if effort == "quick" else len(distinct)
     known: dict[KernelConfig, CheckResult] = {}
     fit: list[int] = []
@@ -175,10 +179,9 @@ def _compiled(
             on_compiled(Progress(done, total))
 
     for first in range(0, len(distinct), step):
-        batch = _variety(distinct[first : first + step])
+        batch = distinct[first : first + step]
         total = first + len(batch)
-        seconds = QUICK_S if effort == "quick" else math.inf
-        known |= _check(gpu, batch, seconds, executor, workers, count)
+        known |= _check(gpu, batch, until_s, executor, workers, count)
         fit = [place for place, config in enumerate(configs) if config in known and not problem(known[config])]
         if fit:
             break
@@ -194,87 +197,30 @@ def _compiled(
     results = [known[configs[place]] for place in fit]
     again = rank(space, gpu, workload, conditions, ranked.index[fit], held_by_compiler(results), results)
     by_index = {int(ranked.index[place]): known[configs[place]] for place in fit}
-    return again, [by_index[int(i)] for i in again.index], ruled_out, len(known)
-
-
-def _variety(configs: Sequence[KernelConfig]) -> list[KernelConfig]:
-    """The same in an order where those that only differ in pipeline stages from an earlier one come later."""
-    seen: Counter[KernelConfig] = Counter()
-    turns = []
-    for config in configs:
-        turns.append(seen[replace(config, num_stages=1)])
-        seen[replace(config, num_stages=1)] += 1
-    return [configs[place] for place in sorted(range(len(configs)), key=lambda place: turns[place])]
+    following = next((config for config in distinct if config not in known), None)
+    notes = []
+    if effort == "quick" and following is not None and len(known) < QUICK:
+        slower = ranked.time_s[places[following]] / ranked.time_s[0] - 1
+        notes.append(
+            f"Compiled {len(known)} of {QUICK} in the time there was (again, it goes on from there): the next one "
+            f"was forecast {slower:.0%} slower than the first, and compiling moves a forecast by {COMPILED_SPREAD:.0%}."
+        )
+    return again, [by_index[int(i)] for i in again.index], ruled_out, len(known), notes
 
 
 def _check(
     gpu: GPU,
     configs: Sequence[KernelConfig],
-    seconds: float,
+    until_s: float | None,
     executor: Executor | None,
     workers: int | None,
     count: Callable[[object], None],
 ) -> dict[KernelConfig, CheckResult]:
-    """Compile configurations, first things first, and start no more after so many seconds: at least one for each worker.
-
-    An executor of the caller's own is given all of them at once.
-    """
-    if executor is not None or math.isinf(seconds):
-        jobs = [(gpu, config) for config in configs]
-        results = check_jobs(jobs, executor=executor, workers=workers, on_result=count)
-        return dict(zip(configs, results, strict=True))
-    begin = time.perf_counter()
-    found: dict[KernelConfig, CheckResult] = {}
-    width = workers or min(8, os.cpu_count() or 1)
-    # One pool for all, since a worker takes seconds to start; spawned, so that its processes may fork.
-    with ProcessPoolExecutor(
-        width, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
-    ) as pool:
-        for first in range(0, len(configs), width):
-            chunk = configs[first : first + width]
-            found |= zip(chunk, check_jobs([(gpu, c) for c in chunk], executor=pool, on_result=count), strict=True)
-            if time.perf_counter() - begin > seconds:
-                break
-    return found
-
-
-def problem(result: CheckResult) -> str:
-    """Why a compiled configuration is not proposed; "" when it is."""
-    facts = result.facts
-    if not result.fits:
-        return result.reason
-    if (facts.spill_bytes or 0) >= HOPELESS_SPILL_BYTES:
-        return f"spills {facts.spill_bytes} bytes of registers per thread"
-    loop = facts.main_loop
-    if loop is None or not loop.mma or any(not part.warps for part in loop.parts):
-        return "its inner loop was not found in the machine code"
-    if facts.config.warp_specialize and facts.warps == facts.config.num_warps:
-        return "Triton left its loop whole: warp specialisation has no effect"
-    return ""
-
-
-def _kernel_config(space: Space, workload: Workload, pattern: Pattern, index: int) -> KernelConfig:
-    """What to compile for a configuration: attncast's kernel, FlexAttention's stand-in too."""
-    config = space.config(index)
-    return KernelConfig(
-        head_dim=max(workload.head_dim, workload.dim_v),
-        dtype=workload.dtype,
-        pattern=compiled_pattern(pattern),
-        block_m=int(config["BLOCK_M"]),
-        block_n=int(config["BLOCK_N"]),
-        num_warps=int(config["num_warps"]),
-        num_stages=int(config["num_stages"]),
-        use_tma=bool(config.get("USE_TMA", False)),
-        warp_specialize=bool(config.get("WARP_SPECIALIZE", False)),
-    )
-
-
-def compiled_pattern(pattern: Pattern) -> str:
-    """How the kernel has a pattern compiled in (see kernels.space.PATTERNS)."""
-    if pattern.family != "band":
-        return "blocks"
-    text = str(pattern)
-    return text if text in ("dense", "causal") else "window"
+    """Compile configurations, first things first, as many as there is time for (see kernels.compile.compile_many)."""
+    jobs = [(gpu, config) for config in configs]
+    results = check_jobs(jobs, executor=executor, workers=workers, until_s=until_s, on_result=count)
+    found = zip(configs, results, strict=True)
+    return {config: result for config, result in found if result.facts.status != "skipped"}
 
 
 def _candidate(space: Space, ranked: Ranked, place: int, result: CheckResult | None) -> Candidate:

@@ -29,7 +29,7 @@ _SHOWN_PIPES = (
     default="attention",
     show_default=True,
     shell_complete=complete.compiled_kernel,
-    help="Kernel to compile.",
+    help="Kernel to compile: attention or decode.",
 )
 @click.option("-d", "--head-dim", type=int, default=128, show_default=True, help="Head dimension.")
 @click.option(
@@ -59,7 +59,7 @@ _SHOWN_PIPES = (
     default="dense",
     show_default=True,
     shell_complete=complete.compiled_pattern,
-    help="dense, causal, window, blocks or bits: what is compiled in.",
+    help="dense, causal, window, blocks or bits; for decode causal, window or paged: what is compiled in.",
 )
 @click.option("--grid", is_flag=True, help="Sweep a list of tilings instead of the one given.")
 @click.option("--prune", is_flag=True, help="With --grid: leave out what is hopeless by arithmetic.")
@@ -106,6 +106,8 @@ def check(
     config = KernelConfig(
         kernel, head_dim, dtype, pattern, block_m, block_n, num_warps, num_stages, tma, warp_specialize
     )
+    if grid and kernel != "attention":
+        raise InputError(f"--grid with kernel {kernel!r}: expected 'attention', the kernel whose tilings it lists")
     if grid:
         jobs = grid_jobs(names, head_dim=head_dim, dtype=dtype, pattern=pattern, prune=prune)
     else:
@@ -162,7 +164,7 @@ def _print_one(results: Sequence[CheckResult]) -> None:
     print_table(
         ["", *(f"{result.gpu.key} ({result.facts.arch})" for result in results)],
         [[name, *cells] for name, cells in rows],
-        title=f"attention {results[0].facts.config}",
+        title=f"{results[0].facts.config.kernel} {results[0].facts.config}",
     )
 
 

@@ -48,7 +48,8 @@ def chosen_config(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, family: str
         return default_config(dim, capability_of(q), q.dtype)
     if found.use_tma and any(misaligned(tensor) for tensor in (k, v)):
         # Whoever lays rows out so has not asked for tensor descriptors: the tuning did.
-        return replace(found, use_tma=False, warp_specialize=False)
+        # Addresses take registers too, so a cap that went with descriptors goes with them.
+        return replace(found, use_tma=False, warp_specialize=False, maxnreg=0)
     return found
 
 
@@ -156,7 +157,7 @@ def attention(
             BITS=blocks is not None and blocks.bits is not None, USE_TMA=config.use_tma,
             WARP_SPECIALIZE=config.warp_specialize, MASK=mask, MASK_ARGS=tuple(mask_args),
             PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=config.num_warps,
-            num_stages=config.num_stages,
+            num_stages=config.num_stages, maxnreg=config.maxnreg or None,
         )  # fmt: skip
     return out if lse is None else (out, lse)
 

@@ -14,6 +14,10 @@ from ..errors import InputError, unknown
 
 DTYPES = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32", "fp8": "fp8e4nv"}
 HEAD_DIM_MAX = 256
+REGISTERS_LEAST, REGISTERS_MOST = (
+    24,
+    255,
+)  # of a thread, that a cap may leave it: ptxas takes no fewer, the hardware no more
 
 _POINTERS = [
     "q_ptr",
@@ -65,7 +69,8 @@ class ForwardConfig:
 
     ``block_m`` and ``block_n`` are the tokens of a Q and of a KV tile (powers of two from 16), ``head_group``
     how many heads deal out their tiles together. ``use_tma`` (sm_90 and newer) loads K and V through tensor
-    descriptors, ``warp_specialize`` asks Triton to split loads, MMA and softmax over warps.
+    descriptors, ``warp_specialize`` asks Triton to split loads, MMA and softmax over warps. ``maxnreg`` caps the registers of
+    a thread, so that an SM holds more CTAs; 0 leaves them to the compiler.
     """
 
     block_m: int = 128
@@ -75,6 +80,7 @@ class ForwardConfig:
     use_tma: bool = False
     warp_specialize: bool = False
     head_group: int = 1
+    maxnreg: int = 0
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n"):
@@ -87,6 +93,7 @@ class ForwardConfig:
             raise InputError(
                 f"num_stages={self.num_stages}, head_group={self.head_group}: expected both to be 1 or more"
             )
+        check_cap(self.maxnreg)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,12 @@ class CompileSpec:
     constexprs: dict[str, Any]
     attrs: dict[tuple[int], list[list[Any]]]
     options: dict[str, int]
+
+
+def check_cap(maxnreg: int) -> None:
+    """Raise InputError for a register cap that no thread can have."""
+    if maxnreg and not REGISTERS_LEAST <= maxnreg <= REGISTERS_MOST:
+        raise InputError(f"maxnreg={maxnreg}: expected {REGISTERS_LEAST} to {REGISTERS_MOST}, or 0 for no cap")
 
 
 def padded(dim: int) -> int:
@@ -184,4 +197,6 @@ def forward_spec(
         (order.index(name),): [["tt.divisibility", 16]] for name in multiples_of_16 if name not in absent
     }
     options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    if config.maxnreg:
+        options["maxnreg"] = config.maxnreg
     return CompileSpec(attention_forward_kernel, signature, constexprs, attrs, options)

@@ -95,7 +95,7 @@ def kernel_hash(kernel: str) -> str:
     """Return the hash of a kernel of ``space.KERNELS`` and of what turns a configuration into its
     signature.
     """
-    return source_hash(*KERNELS[kernel]) + source_hash("attention_spec", "forward_spec")
+    return "".join(source_hash(*place) for place in KERNELS[kernel])
 
 
 @lru_cache(maxsize=64)

@@ -119,16 +119,18 @@ def check_jobs(
     executor: Executor | None = None,
     workers: int | None = None,
     timeout_s: float = TIMEOUT_S,
+    until_s: float | None = None,
     on_result: Callable[[CompileFacts], None] | None = None,
 ) -> list[CheckResult]:
     """Return a result for each (GPU, configuration), in that order; ``on_result`` sees each compilation
-    come in.
+    come in. The other arguments are those of ``compile_many``.
     """
     compiled = compile_many(
         [(config, gpu.arch) for gpu, config in jobs],
         executor=executor,
         workers=workers,
         timeout_s=timeout_s,
+        until_s=until_s,
         on_result=on_result,
     )
     return [judge(gpu, facts) for (gpu, _), facts in zip(jobs, compiled, strict=True)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from typing import Any
 
@@ -41,6 +43,7 @@ def compile_many(
     executor: Executor | None = None,
     workers: int | None = None,
     timeout_s: float = TIMEOUT_S,
+    until_s: float | None = None,
     use_cache: bool = True,
     on_result: Callable[[CompileFacts], None] | None = None,
 ) -> list[CompileFacts]:
@@ -50,6 +53,10 @@ def compile_many(
     Without one, ``workers`` processes (default: the CPUs, at most 8) are started. ``timeout_s`` bounds each
     job in seconds. ``on_result`` is called in this process as each comes in. Raises InputError for an
     architecture that is not known, and when Triton is needed but not installed.
+
+    ``until_s`` (of ``time.monotonic``) is when processes started here should be done: jobs are begun in the order given,
+    one for each process in any case, and none that would not be ready by then if it took as long as the longest before it.
+    What is not begun has the status "skipped".
     """
     for arch in {arch for _, arch in jobs}:
         architecture_number(arch)
@@ -64,7 +71,7 @@ def compile_many(
     missing = [job for job in keys if job not in done]
     if missing and cache.triton_version() == "none":
         raise InputError("compiling a kernel needs Triton, expected it to be installed (pip install triton)")
-    for job, record in _run(missing, executor, workers, timeout_s):
+    for job, record in _run(missing, executor, workers, timeout_s, until_s):
         facts = facts_from_record(*job, record)
         # A crash or a time-out may be this machine's fault: asking again is cheap next to a wrong answer
         # kept.
@@ -73,7 +80,10 @@ def compile_many(
         done[job] = facts
         if on_result:
             on_result(facts)
-    return [done[job] for job in jobs]
+    skipped = {
+        job: CompileFacts(*job, "skipped", "there was no time left to compile it") for job in keys if job not in done
+    }
+    return [done.get(job) or skipped[job] for job in jobs]
 
 
 def _key(job: Job) -> str:
@@ -92,28 +102,48 @@ def _remembered(job: Job, key: str) -> CompileFacts | None:
 
 
 def _run(
-    jobs: Sequence[Job], executor: Executor | None, workers: int | None, timeout_s: float
+    jobs: Sequence[Job], executor: Executor | None, workers: int | None, timeout_s: float, until_s: float | None
 ) -> Iterable[tuple[Job, dict[str, Any]]]:
     """Yield each job with its record, as they finish."""
     if not jobs:
         return
     count = min(len(jobs), workers or min(8, os.cpu_count() or 1))
     pool = nullcontext(executor) if executor is not None else _pool(count)
+    at_once = count if until_s is not None and executor is None else len(jobs)
     with pool as chosen:
-        futures: dict[Future[dict[str, Any]], Job] = {
-            chosen.submit(compile_job, config.to_json(), arch, cache.kernel_hash(config.kernel), timeout_s): (
-                config,
-                arch,
-            )
-            for config, arch in jobs
-        }
+        waiting = deque(jobs)
+        running: dict[Future[dict[str, Any]], Job] = {}
+        longest_s = 0.0
+
+        def begin() -> None:
+            if until_s is not None and longest_s and time.monotonic() + longest_s > until_s:
+                waiting.clear()
+            while waiting and len(running) < at_once:
+                config, arch = job = waiting.popleft()
+                running[_submitted(chosen, config.to_json(), arch, cache.kernel_hash(config.kernel), timeout_s)] = job
+
         try:
-            for future in as_completed(futures):
-                yield futures[future], _record(future)
+            begin()
+            while running:
+                ready, _ = wait(running, return_when=FIRST_COMPLETED)
+                records = [(running.pop(future), _record(future)) for future in ready]
+                longest_s = max(longest_s, *(float(record.get("seconds", 0.0)) for _, record in records))
+                begin()  # first, so that no process waits for what is done with the records
+                yield from records
         except BaseException:
-            for future in futures:
+            for future in running:
                 future.cancel()
             raise
+
+
+def _submitted(pool: Executor, *arguments: Any) -> Future[dict[str, Any]]:
+    """A job under way; where the pool's processes died it has failed already."""
+    try:
+        return pool.submit(compile_job, *arguments)
+    except BrokenExecutor as error:
+        failed: Future[dict[str, Any]] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _record(future: Future[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import triton.language as tl
 from .arguments import FLOATS, check_head_dim, check_scale, check_tensor, fault, need_device
 from .attention_launch import LOG2_E, on_device
 from .attention_spec import padded
+from .decode_spec import NUM_STAGES, NUM_WARPS
 from .tiles import mma
 
 BLOCK_N = 64
@@ -276,7 +277,7 @@ def decode(
                 BLOCK_N=BLOCK_N if dim <= 128 else BLOCK_N // 2,
                 PAGE=named["page_size"] if paged and not one.shared else 0, SHARED=one.shared, CAUSAL=causal,
                 HAS_LEFT=window is not None, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-                num_warps=4, num_stages=2,
+                num_warps=NUM_WARPS, num_stages=NUM_STAGES,
             )  # fmt: skip
             first_slot += count
     out, lse = (states[0], lses[0]) if slots == 1 else merge_states(states, lses, q.dtype)

@@ -14,12 +14,15 @@ from .sass import SASS, parse_sass
 from .space import KernelConfig
 from .ttgir import read_ttgir
 
+#: What the loops over KV tiles are called, in program order.
+LOOPS = {"attention": ("full", "partial"), "decode": ("keys",)}
+
 
 @dataclass(frozen=True)
 class CompileFacts:
     """The compiler's word on one configuration for one architecture.
 
-    ``status`` is "ok", or "failed", "crashed" or "timeout" with a ``reason``; the figures below are then
+    ``status`` is "ok", or "failed", "crashed", "timeout" or "skipped" with a ``reason``; the figures below are then
     None or empty. ``shared_bytes`` is dynamic shared memory per CTA, ``tmem_columns`` tensor memory columns
     per CTA, ``warps`` the warps launched (more than num_warps when specialised). ``spill_bytes`` is local
     memory per thread, ``spill_store_bytes`` and ``spill_load_bytes`` the code that fills and reads it.
@@ -116,13 +119,13 @@ def _loops(config: KernelConfig, record: Mapping[str, Any]) -> LoopReport:
         Tile(config.block_m, config.block_n, dim, dim),
         ir,
         warps=config.num_warps,
-        names=("full", "partial"),
+        names=LOOPS[config.kernel],
         isa=SASS if sass else PTX,
     )
     notes = list(report.notes)
     if not sass:
         notes.append("counts are from PTX: no disassembler for this architecture")
-    if len(report.loops) == 2 and _selects(report.loops[0]) > _selects(report.loops[1]):
+    if len(LOOPS[config.kernel]) == len(report.loops) == 2 and _selects(report.loops[0]) > _selects(report.loops[1]):
         # The full loop comes first in the source and masks nothing: seen otherwise, the order is not trusted.
         notes.append("the first KV loop selects more than the second: full and partial may be exchanged")
     if config.warp_specialize and not ir.specialised:

@@ -11,11 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError, unknown
-from .attention_spec import DTYPES, HEAD_DIM_MAX, ForwardConfig, padded
+from . import decode_spec
+from .attention_spec import DTYPES, HEAD_DIM_MAX, ForwardConfig, check_cap, padded
 
-#: kernel -> (module beside this one, jit function)
-KERNELS = {"attention": ("attention", "attention_forward_kernel")}
-PATTERNS = ("dense", "causal", "window", "blocks", "bits")
+#: kernel -> (module beside this one, function): the kernel itself, and what turns a configuration into its signature.
+KERNELS = {
+    "attention": (("attention", "attention_forward_kernel"), ("attention_spec", "forward_spec")),
+    "decode": (("decode", "decode_split_kernel"), ("decode_spec", "decode_spec")),
+}
+#: kernel -> what may be compiled into it.
+PATTERNS = {"attention": ("dense", "causal", "window", "blocks", "bits"), "decode": decode_spec.PATTERNS}
 #: What Triton compiles for, and the first GPU generation behind each.
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
 WARPS = (1, 2, 4, 8, 16)
@@ -39,11 +44,18 @@ class KernelConfig:
     num_stages: int = 3
     use_tma: bool = False
     warp_specialize: bool = False
+    maxnreg: int = 0
 
     def __post_init__(self) -> None:
-        for what, known in (("kernel", KERNELS), ("dtype", DTYPES), ("pattern", PATTERNS)):
+        for what, known in (("kernel", KERNELS), ("dtype", DTYPES)):
             if getattr(self, what) not in known:
                 raise unknown(what, getattr(self, what), known)
+        if self.pattern not in PATTERNS[self.kernel]:
+            raise unknown("pattern", self.pattern, PATTERNS[self.kernel])
+        if self.kernel == "decode" and (self.use_tma or self.warp_specialize or self.maxnreg):
+            raise InputError(
+                f"kernel 'decode' with {self}: expected no tma, no warp specialisation and no register cap"
+            )
         if not 1 <= self.head_dim <= HEAD_DIM_MAX:
             raise InputError(f"head_dim={self.head_dim}: expected 1 to {HEAD_DIM_MAX}")
         for name in ("block_m", "block_n"):
@@ -54,6 +66,7 @@ class KernelConfig:
             raise InputError(f"num_warps={self.num_warps}: expected one of {', '.join(map(str, WARPS))}")
         if not 1 <= self.num_stages <= 8:
             raise InputError(f"num_stages={self.num_stages}: expected 1 to 8")
+        check_cap(self.maxnreg)
 
     @property
     def padded_head_dim(self) -> int:
@@ -69,6 +82,7 @@ class KernelConfig:
             num_stages=self.num_stages,
             use_tma=self.use_tma,
             warp_specialize=self.warp_specialize,
+            maxnreg=self.maxnreg,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +92,8 @@ class KernelConfig:
     def __str__(self) -> str:
         knobs = f"{self.block_m}x{self.block_n} warps {self.num_warps} stages {self.num_stages}"
         knobs += " tma" if self.use_tma else ""
-        return knobs + (" ws" if self.warp_specialize else "")
+        knobs += " ws" if self.warp_specialize else ""
+        return knobs + (f" regs {self.maxnreg}" if self.maxnreg else "")
 
 
 def architecture_number(arch: str) -> int:

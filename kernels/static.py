@@ -68,27 +68,30 @@ def estimate(
     use_tma: Any = False,
     warp_specialize: Any = False,
     dtype_bytes: Any = 2,
+    maxnreg: Any = 0,
 ) -> StaticEstimate:
     """Return the estimate for configurations of ``attention`` on ``gpu``; arguments broadcast.
 
     ``head_dim`` as padded by the kernel (a power of two); ``dtype_bytes`` of Q, K and V. A configuration is
     hopeless when shared or tensor memory exceeds the GPU's, or a thread wants 64 registers more than the
-    255 it can have.
+    255 it can have, or than the ``maxnreg`` it is left (0: no cap).
     """
     knobs = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.int64) for value in (head_dim, block_m, block_n, num_warps, num_stages)),
         np.asarray(use_tma, dtype=np.int64),
         np.asarray(warp_specialize, dtype=np.int64),
         np.asarray(dtype_bytes, dtype=np.int64),
+        np.asarray(maxnreg, dtype=np.int64),
     )
-    dim, rows, keys, warps, stages, tma, special, size = knobs
+    dim, rows, keys, warps, stages, tma, special, size, cap = knobs
     path = mma_path(gpu.arch, rows, special)
     shared = _shared(path, dim, rows, keys, stages, tma, special, size)
     columns = _tmem(path, dim, rows, keys, special)
     registers = _registers(path, dim, rows, keys, warps, tma, special)
     held = occupancy(gpu, registers=1, shared_bytes=shared, warps=warps, tmem_columns=columns)
     too_large = (np.asarray(held.shared) == 0) | (columns > tmem_columns_per_sm(gpu))
-    hopeless = too_large | (registers > _REGISTERS_MOST + _HOPELESS_EXCESS)
+    most = np.where(cap > 0, np.minimum(cap, _REGISTERS_MOST), _REGISTERS_MOST)
+    hopeless = too_large | (registers > most + _HOPELESS_EXCESS)
     if shared.ndim == 0:
         return StaticEstimate(int(shared), int(columns), float(registers), bool(hopeless))
     return StaticEstimate(shared, columns, registers, hopeless)
@@ -96,7 +99,7 @@ def estimate(
 
 def estimate_configs(gpu: GPU, configs: Sequence[KernelConfig]) -> StaticEstimate:
     """Return the estimate for a list of configurations, as arrays in its order."""
-    knobs = ("block_m", "block_n", "num_warps", "num_stages", "use_tma", "warp_specialize")
+    knobs = ("block_m", "block_n", "num_warps", "num_stages", "use_tma", "warp_specialize", "maxnreg")
     return estimate(
         gpu,
         head_dim=np.array([config.padded_head_dim for config in configs]),

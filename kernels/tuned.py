@@ -55,6 +55,7 @@ KNOBS: Final = {
     "num_stages": "num_stages",
     "USE_TMA": "use_tma",
     "WARP_SPECIALIZE": "warp_specialize",
+    "maxnreg": "maxnreg",
 }
 
 Groups = Mapping[str, Any]

@@ -82,5 +82,6 @@ def _config(candidate: Candidate, band: bool) -> str:
     own = {name: value for name, value in known.items() if name in tuned.KNOBS and name not in _OPTIONS}
     if band:
         own |= {"SPARSE_Q": own["BLOCK_M"], "SPARSE_KV": own["BLOCK_N"]}
-    options = "".join(f", {name}={candidate.config[name]!r}" for name in _OPTIONS if name in candidate.config)
+    # A cap of 0 registers is none.
+    options = "".join(f", {name}={candidate.config[name]!r}" for name in _OPTIONS if candidate.config.get(name))
     return f"triton.Config({own!r}{options})"

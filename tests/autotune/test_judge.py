@@ -7,7 +7,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from attncast.autotune.judge import DATA, judge, main, residual_spread
+from attncast.autotune.judge import DATA, judge, likeliest_spread, main, residual_spread
+from attncast.autotune.rank_sure import SPREAD
 from attncast.errors import InputError
 from attncast.validation.measured import load_runs, save_runs
 
@@ -43,6 +44,15 @@ def test_winners_are_near_the_top_and_their_times_are_near(judgements):
     logs = np.log([one.predicted_s[0] / one.measured_s[0] for one in winners])
     assert np.median(np.abs(logs)) < 0.10
     assert np.abs(logs).max() < 0.35
+
+
+def test_what_is_assumed_of_errors_is_what_the_winners_say(judgements):
+    winners = [one for one in judgements if one.place is not None]
+    assert likeliest_spread(winners) == pytest.approx(SPREAD, abs=0.05)
+    # Winners that the ranking has first say that it errs little.
+    assert likeliest_spread([one for one in winners if one.place == 0]) < 0.1
+    one = winners[0]
+    assert ((one.chances > 0) & (one.chances <= 1)).all()
 
 
 def test_regret_by_hand(judgements):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attncast.autotune.knobs import Category, Level, Power, Shape
+from attncast.autotune.knobs import Category, Level, Place, Power, Shape
 
 SHAPES = ("1x8x8", "2x4x8", "2x8x4", "2x8x8", "4x4x4", "8x8x1")
 KNOBS = (
@@ -13,6 +13,7 @@ KNOBS = (
     Level("USE_TMA", (False, True), False),
     Category("order", ("tiles", "row"), "tiles"),
     Shape("q_tile", SHAPES, "4x4x4"),
+    Place("maxnreg", (0, 168, 128, 96), 0),
 )
 
 
@@ -38,6 +39,8 @@ def test_neighbours_by_hand():
     # One factor of 2 moved, or one axis doubled; 8x8x1 is further.
     assert KNOBS[4].neighbours("2x8x4") == ("1x8x8", "2x4x8", "2x8x8", "4x4x4")
     assert KNOBS[0].encode(128) == (7.0,)
+    assert KNOBS[5].neighbours(128) == (168, 96)
+    assert KNOBS[5].encode(168) == (1.0,)
     assert KNOBS[4].encode("2x4x8") == (1.0, 2.0, 3.0)
 
 

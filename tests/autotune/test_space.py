@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from attncast.autotune.rank import feasible
+from attncast.autotune.space import register_caps
 from attncast.autotune.space_build import build, choose_kernel
 from attncast.autotune.space_tiles import MASKED_COST, grid_tilings
 from attncast.errors import InputError
@@ -45,6 +46,36 @@ def test_every_configuration_is_one_the_gpu_can_hold(gpu, workload, pattern, ker
     assert ("WARP_SPECIALIZE" in space.columns) == (gpu == "b200" and kernel == "triton")
     if gpu == "rtx5090":
         assert held.shared_bytes.max() <= 99 * 1024
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_a_register_cap_lets_an_sm_hold_more(gpu):
+    model = load_gpu(gpu)
+    space = build("triton", model, LONG, CAUSAL)
+    index, held = feasible(space, model, LONG)
+    knobs = [name for name in space.columns if name != "maxnreg"]
+    rows = list(zip(*(space.columns[name][index].tolist() for name in (*knobs, "maxnreg")), strict=True))
+    ctas = {(row[:-1], row[-1]): count for row, count in zip(rows, held.ctas, strict=True)}
+    spilled = {(row[:-1], row[-1]): count for row, count in zip(rows, held.spilled, strict=True)}
+    capped = [key for key in ctas if key[1]]
+    assert 0 < len(capped) < 2 * len([key for key in ctas if not key[1]])
+    for key in capped:
+        assert ctas[key] > ctas[key[0], 0]
+        assert spilled[key] >= spilled[key[0], 0]
+    assert not any(dict(zip(knobs, key[0], strict=True)).get("WARP_SPECIALIZE") for key in capped)
+    # Of one tile no two caps give the same number of CTAs.
+    assert len({(key[0], ctas[key]) for key in ctas}) == len(ctas)
+
+
+def test_lists_and_other_peoples_kernels_have_no_register_cap():
+    h100 = load_gpu("h100")
+    assert "maxnreg" not in build("triton", h100, VIDEO, NA).columns  # a list's mask takes registers of its own
+    assert "maxnreg" not in build("flex", h100, LONG, CAUSAL).columns
+
+
+def test_register_caps_by_hand():
+    # 65,536 registers, 256 at a time: 3 CTAs of 4 warps get 168 a thread, 4 get 128; of 8 warps 2 get 128 and 3 get 80.
+    assert register_caps(load_gpu("a100"))[:6] == (168, 128, 96, 80, 72, 64)
 
 
 def test_tile_sizes_go_as_far_as_an_sm_does():

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
+import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from attncast.autotune import tune as module
-from attncast.autotune.tune import Progress, problem, tune
+from attncast.autotune.compiled import compiled_pattern, kernel_config, problem, promising
+from attncast.autotune.tune import Progress, tune
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
-from attncast.kernels.check import judge
+from attncast.kernels.check import check_jobs, judge
 from attncast.kernels.facts import CompileFacts
 from attncast.kernels.space import KernelConfig
-from attncast.simulator import Workload, predict
+from attncast.simulator import Workload, parse_pattern, predict
 
 GPUS = ("a100", "h100", "b200", "rtx5090")
 GNA = "na window=18x24x24 stride=16x8x8"
@@ -62,6 +67,16 @@ def test_what_cannot_be_tuned_is_said():
         tune(LONG, "causal", "h100", effort="quik")
     with pytest.raises(InputError, match="differs from layer to layer"):
         tune(LONG, "layers 8*dense + 24*causal", "h100", "triton")
+
+
+def test_a_knob_may_be_left_alone():
+    free = tune(LONG, "causal", "b200", "triton")
+    assert free.best.config["WARP_SPECIALIZE"]
+    found = tune(LONG, "causal", "b200", "triton", leave_alone=("WARP_SPECIALIZE",))
+    assert not any(candidate.config["WARP_SPECIALIZE"] for candidate in found.ranking)
+    plain = [candidate.time_s for candidate in free.ranking if not candidate.config["WARP_SPECIALIZE"]]
+    assert found.best.time_s == plain[0]
+    assert found.space.feasible < free.space.feasible
 
 
 def test_refining_sees_the_ranking():
@@ -113,34 +128,72 @@ def test_quick_compiles_and_ranks_again(tmp_path, monkeypatch):
     assert again.sure == found.sure
 
 
-def test_no_compilation_is_started_when_time_is_up(monkeypatch):
-    configs = [KernelConfig(num_stages=stages) for stages in (2, 3, 4)]
-    seen = []
+@needs_triton
+def test_what_is_proposed_unseen_compiles_and_fits(tmp_path, monkeypatch):
+    """The first two of an instant tuning, register cap and TMA among them; benchmarks/compiled.py does it for four GPUs."""
+    monkeypatch.setenv("ATTNCAST_CACHE_DIR", str(tmp_path))
+    workload, pattern, gpu = Workload((4096,), 32, 64), parse_pattern("causal"), load_gpu("rtx5090")
+    proposed = [candidate.config for candidate in tune(workload, pattern, gpu, "triton").ranking[:2]]
+    tiles = [(config["BLOCK_M"], config["BLOCK_N"]) for config in proposed]
+    kernels = [kernel_config("attention", c, tile, workload, pattern) for c, tile in zip(proposed, tiles, strict=True)]
+    for result in check_jobs([(gpu, kernel) for kernel in kernels], workers=2):
+        assert problem(result) == ""
+        assert result.facts.shared_bytes <= gpu.smem_bytes_per_cta
 
-    def check_jobs(jobs, *, on_result, **_):
-        seen.append([config for _, config in jobs])
-        made = [facts(config={"num_stages": config.num_stages}) for _, config in jobs]
-        for one in made:
-            on_result(one)
-        return [judge(gpu, one) for (gpu, _), one in zip(jobs, made, strict=True)]
+
+def test_what_there_was_no_time_for_is_told(monkeypatch):
+    """A compiler that has time for three: the note names the nearest of the others, and nothing uncompiled is proposed."""
+
+    def check_jobs(jobs, *, until_s, on_result, **_):
+        assert 0 < until_s - time.monotonic() <= module.QUICK_S
+        results = []
+        for number, (gpu, config) in enumerate(jobs):
+            status = "ok" if number < 3 else "skipped"
+            made = replace(facts(), config=config, status=status, reason="" if number < 3 else "no time")
+            results.append(judge(gpu, made))
+        return results
 
     monkeypatch.setattr(module, "check_jobs", check_jobs)
-    count = []
-    found = module._check(load_gpu("h100"), configs, -1.0, None, 2, count.append)
-    assert list(found) == configs[:2]
-    assert seen == [configs[:2]]
-    assert len(count) == 2
-    assert list(module._check(load_gpu("h100"), configs, 1000.0, None, 2, count.append)) == configs
-    assert seen[1:] == [configs[:2], configs[2:]]
-    assert list(module._check(load_gpu("h100"), configs, math.inf, None, 2, count.append)) == configs
-    assert seen[3:] == [configs]
+    monkeypatch.setattr(module, "problem", lambda result: "" if result.facts.ok else result.reason)
+    monkeypatch.setattr(module, "rank", ranked_as_before(module.rank))
+    found = tune(LONG, "causal", "h100", "triton", effort="quick")
+    assert found.space.compiled == len(found.ranking) == 3
+    assert not found.ruled_out
+    (note,) = found.notes
+    slower = float(re.match(r"Compiled 3 of 16 .* was forecast (\d+)% slower", note)[1])
+    fourth = tune(LONG, "causal", "h100", "triton").ranking[3]
+    assert slower == pytest.approx(100 * (fourth.time_s / found.best.time_s - 1), abs=1)
 
 
-def test_variety_puts_other_tiles_before_other_pipelines():
-    a, b = ({"block_m": rows} for rows in (64, 128))
-    configs = [KernelConfig(**tile, num_stages=stages) for tile in (a, b) for stages in (2, 3)]
-    order = module._variety(configs)
-    assert [(c.block_m, c.num_stages) for c in order] == [(64, 2), (128, 2), (64, 3), (128, 3)]
+def ranked_as_before(rank):
+    """The ranking without the compiler's instructions, which a pretended compilation does not have."""
+    return lambda *arguments: rank(*arguments[:6])
+
+
+def test_what_may_be_fastest_is_compiled_first():
+    def config(rows, stages):
+        return KernelConfig(block_m=rows, num_stages=stages)
+
+    forecasts = [
+        (config(64, 2), 1.0), (config(64, 3), 1.0), (config(64, 4), 1.0), (config(32, 3), 1.1), (config(32, 5), 1.1),
+        (config(16, 2), 1.5),
+    ]  # fmt: skip
+    order = promising([c for c, _ in forecasts], np.array([t for _, t in forecasts]))
+    # Four stages are the loop of three; what is half as fast again waits for both.
+    assert [(c.block_m, c.num_stages) for c in order] == [(64, 2), (64, 3), (32, 3), (64, 4), (32, 5), (16, 2)]
+
+
+@needs_triton
+def test_decoding_is_compiled_once_for_all_splits(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTNCAST_CACHE_DIR", str(tmp_path))
+    workload = Workload((1,), 32, 128, heads_kv=8, cached=4095)
+    found = tune(workload, "causal", "b200", "triton", effort="quick", workers=1)
+    assert (found.space.compiled, found.ruled_out) == (1, ())
+    assert len(found.ranking) == module.KEPT
+    assert {candidate.resources for candidate in found.ranking} == {found.best.resources}
+    assert found.best.resources.spill_bytes == 0
+    instant = tune(workload, "causal", "b200", "triton")
+    assert found.best.time_s == pytest.approx(instant.best.time_s, rel=0.25)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +207,4 @@ def test_variety_puts_other_tiles_before_other_pipelines():
     ],
 )
 def test_how_a_pattern_is_compiled_in(text, compiled):
-    from attncast.simulator import parse_pattern
-
-    assert module.compiled_pattern(parse_pattern(text)) == compiled
+    assert compiled_pattern(parse_pattern(text)) == compiled

@@ -69,9 +69,9 @@ def test_commands_are_offered_with_their_lines():
         (["tune", "--effort", ""], ["instant", "quick", "full"]),
         (["tune", "-k", ""], ["auto", "triton", "flex", "natten"]),
         (["tune", "-f", "t"], ["triton", "t4"]),
-        (["check", "--pattern", "b"], ["blocks", "bits"]),
+        (["check", "--pattern", "b"], ["bits", "blocks"]),
         (["check", "--dtype", "fp3"], ["fp32"]),
-        (["check", "--kernel", ""], ["attention"]),
+        (["check", "--kernel", ""], ["attention", "decode"]),
         (["accelerator", "-a", "f"], ["flat"]),
         (["accelerator", "-m", "b"], ["bert"]),
         (["calibrate", "--show", "p"], ["packaged"]),
@@ -107,7 +107,17 @@ def test_files_are_left_to_the_shell(words):
 def test_every_option_that_takes_a_file_or_a_name_completes():
     """The shell completes nothing by itself once a command has a completion of its own."""
     context = click.Context(cli)
-    free = ("GRID", "TILE", "N", "S", "K/N", "TIME", "R=N,...", "tcp://HOST:8786")  # words that nobody can foresee
+    free = (
+        "GRID",
+        "TILE",
+        "FREQUENCY",
+        "N",
+        "S",
+        "K/N",
+        "TIME",
+        "R=N,...",
+        "tcp://HOST:8786",
+    )  # words that nobody can foresee
     for path, command in TREE:
         for option in command.params:
             shown = option.metavar or ""

@@ -188,7 +188,7 @@ def test_the_command_prints_json_and_tables() -> None:
     [
         (
             ["--kernel", "atention"],
-            "unknown kernel 'atention': expected one of attention; did you mean",
+            "unknown kernel 'atention': expected one of attention, decode; did you mean",
         ),
         (
             ["--dtype", "bf17"],

@@ -7,6 +7,7 @@ Everything is compiled once for the module, by two processes, into a cache of it
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import signal
@@ -215,3 +216,48 @@ def test_a_job_that_hangs_or_dies_is_a_record() -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(InputError, match=r"unknown architecture 'sm_91'.*did you mean 'sm_90'"):
         compile_many([(KernelConfig(), "sm_91")])
+
+
+class _Slow(concurrent.futures.Executor):
+    """Answers at once that a job took ``seconds``; keeps what it was asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked: list[int] = []
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.asked.append(args[0]["num_stages"])
+        future: concurrent.futures.Future[dict[str, object]] = concurrent.futures.Future()
+        future.set_result({"status": "failed", "reason": "pretended", "seconds": self.seconds})
+        return future
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left_s", "begun"),
+    [
+        (1.0, 100.0, 5),
+        (60.0, 30.0, 2),
+        (1.0, -5.0, 2),
+    ],  # time for all; for none after the first of each process; none at all
+)
+def test_nothing_is_begun_that_would_not_be_ready(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, left_s: float, begun: int
+) -> None:
+    slow = _Slow(seconds)
+    monkeypatch.setattr("attncast.kernels.compile._pool", lambda count: contextlib.nullcontext(slow))
+    jobs: list[Job] = [(KernelConfig(num_stages=stages), "sm_80") for stages in (1, 2, 3, 4, 5)]
+    found = compile_many(jobs, workers=2, until_s=time.monotonic() + left_s, use_cache=False)
+    assert slow.asked == [1, 2, 3, 4, 5][:begun]
+    assert [facts.status for facts in found] == ["failed"] * begun + ["skipped"] * (5 - begun)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_100"])
+def test_a_register_cap_is_kept(own_cache: Path, arch: str) -> None:
+    free, capped = (KernelConfig(head_dim=64, block_m=64, num_warps=4, num_stages=2, maxnreg=cap) for cap in (0, 80))
+    without, under = compile_many([(free, arch), (capped, arch)], workers=2)
+    assert without.registers is not None
+    assert under.registers is not None
+    assert without.registers > 80 >= under.registers
+    assert (under.spill_bytes or 0) >= (without.spill_bytes or 0)
+    with pytest.raises(InputError, match="maxnreg=300: expected 24 to 255"):
+        KernelConfig(maxnreg=300)

@@ -64,6 +64,15 @@ def test_what_the_issue_says_of_a_specialised_tile_on_sm_120() -> None:
     assert 130_000 < guess.shared_bytes < 133_000
 
 
+def test_a_register_cap_far_below_the_need_is_hopeless() -> None:
+    knobs = {"head_dim": 128, "block_m": 128, "block_n": 64, "num_warps": 8, "num_stages": 2}
+    free = estimate(load_gpu("a100"), **knobs)  # type: ignore[arg-type]
+    assert (free.hopeless, round(free.registers) > 200) == (False, True)
+    capped = [estimate(load_gpu("a100"), **knobs, maxnreg=cap) for cap in (0, 255, 168, 64)]  # type: ignore[arg-type]
+    assert [one.hopeless for one in capped] == [False, False, False, True]
+    assert all(one.registers == free.registers for one in capped)  # what a thread would like
+
+
 sizes = st.sampled_from([16, 32, 64, 128, 256])
 
 

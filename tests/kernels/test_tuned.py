@@ -115,6 +115,9 @@ def test_a_file_that_cannot_be_used_is_left_out_with_a_warning(folders: tuple[Pa
 def test_an_entry_is_a_whole_configuration() -> None:
     knobs = entry(128, USE_TMA=True, WARP_SPECIALIZE=False)
     assert tuned.forward_config(knobs) == ForwardConfig(128, 64, 4, 2, use_tma=True)
+    assert tuned.forward_config({**knobs, "maxnreg": 168}).maxnreg == 168
+    with pytest.raises(InputError, match="maxnreg=8: expected 24 to 255, or 0 for no cap"):
+        tuned.forward_config({**knobs, "maxnreg": 8})
     with pytest.raises(InputError, match="knob 'BLOCK'"):
         tuned.forward_config({"BLOCK": 64})
 
@@ -152,9 +155,7 @@ def test_packaged_files_hold_configurations_that_can_run(monkeypatch: pytest.Mon
         for dim in (64, 128):
             for family in tuned.FAMILIES:
                 config = tuned.lookup(tuned.DEVICE_NAMES[gpu], "bf16", dim, family, 8 * 4096)
-                if config is None:  # its entry is warp specialised: passed over, the built-in default runs
-                    assert gpu in ("h100", "b200", "rtx5090"), (gpu, dim, family)
-                    continue
+                assert config is not None, (gpu, dim, family)
                 assert not config.warp_specialize
                 asked = static.estimate(
                     load_gpu(gpu),
@@ -165,6 +166,7 @@ def test_packaged_files_hold_configurations_that_can_run(monkeypatch: pytest.Mon
                     num_stages=config.num_stages,
                     use_tma=config.use_tma,
                     warp_specialize=config.warp_specialize,
+                    maxnreg=config.maxnreg,
                 )
                 assert not asked.hopeless, (gpu, dim, family, config)
 
