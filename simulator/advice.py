@@ -6,8 +6,6 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ..hwmodels import GPU
 from .batch import stack
 from .calibration import Calibration
@@ -109,14 +107,12 @@ def alternatives(
         candidates += [(replace(pattern, stride=stride), shape) for stride in itertools.product(*strides)]
     candidates = candidates[:MAX_CANDIDATES]
     calls: list[Calls] = []
-    masked = []
     for other, shape in candidates:
         work = other.tile_work(workload, *shape, profile.kv_tiling)
         calls.append(single_call(gpu, profile, workload, other, shape, work, conditions))
-        masked.append(work.needs_mask)
     costs = forecast(gpu, profile, stack(calls))
     return [
-        Alternative(other, *shape, float(time_s), mask)
-        for (other, shape), time_s, mask in zip(candidates, np.atleast_1d(costs.time_s), masked, strict=True)
+        Alternative(other, *shape, float(time_s), bool(mask))
+        for (other, shape), time_s, mask in zip(candidates, costs.time_s, costs.limits["mask"] > 0, strict=True)
         if math.isfinite(time_s)
     ]

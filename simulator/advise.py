@@ -284,7 +284,7 @@ def _row_order(
         kv_tile=estimate.kv_tile,
         order="row",
         visited=estimate.work.visited_max,
-        masked=estimate.work.needs_mask,
+        masked=estimate.limits_s["mask"] > 0,
         time_s=estimate.time_s,
         kernel_time_s=estimate.kernel_time_s,
     )

@@ -150,7 +150,7 @@ def _others(
     for q_tile, kv_tile in shapes:
         other = again(gpu, kernel=estimate.kernel, q_tile=q_tile, kv_tile=kv_tile)
         what = f"{grid_text(q_tile)} | {grid_text(kv_tile)}"
-        yield Otherwise("tiles", what, other.time_s, other.work.needs_mask, (q_tile, kv_tile) == shown)
+        yield Otherwise("tiles", what, other.time_s, other.limits_s["mask"] > 0, (q_tile, kv_tile) == shown)
     if isinstance(pattern, Neighborhood) and pattern.order is None:
         for choice in alternatives(gpu_fitted, profile, workload, pattern, shown, conditions):
             if (choice.q_tile, choice.kv_tile) == shown:
@@ -168,4 +168,4 @@ def _others(
             other = estimate if own else again(gpu, kernel=kernel.key, q_tile=None, kv_tile=None)
         except InputError:  # no tile of its own for this head dimension
             continue
-        yield Otherwise("kernel", kernel.key, other.time_s, other.work.needs_mask, own)
+        yield Otherwise("kernel", kernel.key, other.time_s, other.limits_s["mask"] > 0, own)

@@ -371,7 +371,7 @@ def _notes(
         notes.append(f"Q, K, V and O take {size / 1e9:,.0f} GB; {gpu.key} has {gpu.dram_bytes / 1e9:,.0f} GB.")
     if w.head_dim not in (64, 96, 128, 192, 256):
         notes.append(f"Head dim {w.head_dim} is padded by most kernels; the padding is not charged.")
-    if work.needs_mask and masks_all(profile, pattern, workload, tiles, work):
+    if masks_all(profile, pattern, workload, tiles, work):
         notes.append(f"{profile.title} masks every tile of this pattern, {work.full_total:,} full ones included.")
     packed = packed_rows(profile, pattern, workload)
     if packed > 1:

@@ -132,7 +132,7 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         (OWN + "overlap = 0.3", r"overlap = 0.3 without overlap_source"),
         (OWN + "overlp = 0.3", "unknown entry 'overlp'; did you mean 'overlap'?"),
         (OWN + 'key = "x"', "unknown entry 'key'"),
-        (OWN + "overlap = 7\n" + SOURCED, "overlap is 7, expected a number from 0 to 1.5"),
+        (OWN + "overlap = 7\n" + SOURCED, "overlap is 7, expected a number from 0 to 5"),
         (OWN + "overlap = nan\n" + SOURCED, "overlap is nan, expected a number"),
         (OWN + 'overlap = "0.3"\n' + SOURCED, "overlap is '0.3', expected a number"),
         (OWN + "in_flight = 1.5", "in_flight is 1.5, expected a whole number from 1 to 64"),

@@ -125,7 +125,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
     ("change", "words"),
     [
         (("overlap = ", "overlp = "), ["'overlp'", "did you mean 'overlap'"]),
-        (("overlap = ", "overlap = 7 # "), ["overlap is 7", "0.01 to 1.5"]),
+        (("overlap = ", "overlap = 7 # "), ["overlap is 7", "0.01 to 5"]),
         (("overlap = ", 'overlap = "x" # '), ["overlap is 'x'", "a number"]),
         (("overlap = ", "overlap = nan # "), ["overlap is nan", "a number"]),
         (("rows = ", "# rows = "), ["has no 'rows'"]),
@@ -150,7 +150,7 @@ def test_the_command_fits_writes_and_shows(tmp_path, runs):
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.output)["results"]
     assert (result["gpu"], result["kernel"], result["engine"]) == ("h100", "fa3", "vllm")
-    assert (result["rows"], len(result["constants"])) == (len(runs), 5)
+    assert (result["rows"], len(result["constants"])) == (len(runs), 6)
     shown = CliRunner().invoke(command, ["--show", str(out)])
     for word in ("h100 fa3 vllm prefill", "rows.csv", *result["constants"]):
         assert word in shown.output

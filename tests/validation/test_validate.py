@@ -83,7 +83,7 @@ def test_a_gpu_left_out_takes_the_constants_of_the_others(runs, found):
 
     fits, _ = calibrate(runs, "made up", "a test")
     carried = {str(fit.use): carried_constants(fit, fits) for fit in fits}
-    assert set(carried["h200 fa3 vllm prefill 16-bit"]) == {"round_trips", "call_s", "key_s"}
+    assert set(carried["h200 fa3 vllm prefill 16-bit"]) == {"round_trips", "call_s", "sequence_s", "key_s"}
     assert carried["h200 fa3 vllm prefill 16-bit"]["call_s"] == pytest.approx(TRUTH["call_s"], rel=0.2)
     assert carried["h100 fa3 vllm decode 16-bit"] is None  # no other GPU decodes
     alone = [fit for fit in fits if fit.use.gpu == "h100"]
