@@ -159,6 +159,8 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     moved = kv * (1.0 + np.maximum(1.0, tile.rows / profile.operand_rows))
     if profile.operands == "async":
         moved = moved + tile.rows * tile.dim * tile.kv_bytes  # Q is an operand in shared memory too
+    if profile.transposes_fp8:  # V is read and written once more
+        moved = moved + 2.0 * tile.keys * tile.dim_v * tile.kv_bytes * (tile.query_bytes < 2)
     if profile.scores_through_smem:
         moved = moved + 2.0 * tile.rows * tile.keys * tile.kv_bytes
     return moved

@@ -80,6 +80,7 @@ class KernelProfile:
         mma_fraction: share of the tensor rate its MMA instructions reach.
         fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
             own (measured, where it is).
+        transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
         emulated_exp: share of exponentials computed on the FMA pipe.
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
@@ -131,6 +132,7 @@ class KernelProfile:
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
     fp8_window_axes: float = 0.0
+    transposes_fp8: bool = False
     promotes_fp8: bool = False
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0

@@ -11,11 +11,13 @@ from attncast import Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator import memory
 from attncast.simulator.conditions import Conditions, engine_conditions
-from attncast.simulator.predict import resolve_tiles
+from attncast.simulator.forecast import forecast
+from attncast.simulator.predict import resolve_tiles, single_call
 from attncast.simulator.profile import load_profile
 from attncast.simulator.sweep import Group, run_group
 
 WINDOW = "window left=127 right=0"
+CAUSAL = parse_pattern("causal")
 
 
 def tiles(kernel, gpu, workload, pattern="causal", engine=""):
@@ -37,6 +39,15 @@ def test_a_window_or_an_8_bit_cache_may_have_tiles_of_its_own():
     prompt = Workload(4096, 32, 128, heads_kv=8)
     assert tiles("flashinfer", "rtx5090", prompt) == ((128,), (32,))
     assert tiles("flashinfer", "rtx5090", replace(prompt, kv_dtype="fp8")) == ((128,), (64,))
+
+
+def test_a_window_that_cuts_costs_fp8_prompts_of_tensorrt_more_to_mask():
+    def masking(pattern, dtype, tokens=4096):
+        estimate = predict(Workload(tokens, 16, 64, batch=8, heads_kv=2, dtype=dtype), pattern, "h100", "trtllm")
+        return estimate.limits_s["mask"] / estimate.work.visited_total
+
+    assert masking(WINDOW, "fp8") > 2.5 * masking(WINDOW, "bf16")
+    assert masking("window left=8191 right=0", "fp8") == pytest.approx(masking("causal", "fp8"))
 
 
 def test_promoting_fp8_products_costs_more_the_wider_the_head():
@@ -78,3 +89,19 @@ def test_a_sweep_asks_the_kernel_that_serves_decoding():
     single = predict(token, "causal", "b200", "trtllm", conditions=conditions)
     assert (row.kernel, row.time_s) == (single.kernel, pytest.approx(single.time_s, rel=1e-12))
     assert row.kernel == "trtllm-decode"
+
+
+def test_transposing_v_in_fp8_costs_shared_memory_and_nothing_in_16_bits():
+    profile = load_profile("fa3", load_gpu("h100"))
+    gpu = load_gpu("h100")
+
+    def shared(dtype, transposes):
+        workload = Workload(8192, 16, 256, heads_kv=4, dtype=dtype)
+        changed = replace(profile, transposes_fp8=transposes)
+        calls = single_call(
+            gpu, changed, workload, CAUSAL, ((128,), (128,)), CAUSAL.tile_work(workload, (128,), (128,)), Conditions()
+        )
+        return forecast(gpu, changed, calls).limits["smem"][0]
+
+    assert shared("bf16", True) == shared("bf16", False)
+    assert shared("fp8", True) > shared("fp8", False)
