@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from .html import html_table
 from .patterns.base import Pattern
 from .schedule import Dispatch
@@ -212,3 +213,20 @@ def seconds_text(seconds: float) -> str:
 def _three_digits(value: float) -> str:
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f}"
+
+
+def with_whole_run(estimate: Estimate, attention_share: float | None, sparse_share: float) -> Estimate:
+    """The estimate with the speedup of the whole run, when the share that attention takes of it is known.
+
+    Raises:
+        InputError: a share outside of 0 to 1.
+    """
+    if attention_share is None:
+        return estimate
+    for name, share in (("attention share", attention_share), ("sparse share", sparse_share)):
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"{name} {share:g} is out of range: expected a share from 0 to 1, e.g. 0.607")
+    shares = (attention_share, sparse_share)
+    work = estimate.work
+    speedups = (end_to_end(s, *shares) for s in (estimate.speedup, work.bound_flop, work.bound_tiles_max))
+    return replace(estimate, end_to_end=EndToEnd(*shares, *speedups))

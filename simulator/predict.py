@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +15,7 @@ from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
 from .clock import highest_hz
 from .conditions import DEFAULT_CONDITIONS, Conditions
-from .estimate import Baseline, EndToEnd, Estimate, end_to_end, mean_estimate
+from .estimate import Baseline, Estimate, mean_estimate, with_whole_run
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
@@ -76,7 +75,7 @@ def predict(
         }
         estimates = [predict(workload, part, gpu, kernel, **options) for _, part in layers]  # type: ignore[arg-type]
         estimate = mean_estimate(pattern, [weight for weight, _ in layers], estimates)
-        return _shared(estimate, attention_share, sparse_share)
+        return with_whole_run(estimate, attention_share, sparse_share)
     algorithm = cascade_work(cascade) if cascade is not None else None
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
@@ -127,7 +126,7 @@ def predict(
         },
         dispatch=_dispatch(costs, gpu, profile, work),
     )
-    return _shared(estimate, attention_share, sparse_share)
+    return with_whole_run(estimate, attention_share, sparse_share)
 
 
 def dense_baseline(
@@ -387,23 +386,3 @@ def _clock_notes(free_hz: float, held_hz: float) -> list[str]:
     if held_hz > 0.995 * free_hz:
         return []
     return [f"The power limit holds the SMs at {held_hz / 1e6:,.0f} of {free_hz / 1e6:,.0f} MHz on average."]
-
-
-def _shared(estimate: Estimate, attention_share: float | None, sparse_share: float) -> Estimate:
-    """The estimate with the speedup of the whole run, when the share that attention takes of it is known."""
-    if attention_share is None:
-        return estimate
-    return replace(estimate, end_to_end=_end_to_end(estimate, attention_share, sparse_share))
-
-
-def _end_to_end(estimate: Estimate, attention_share: float, sparse_share: float) -> EndToEnd:
-    for name, share in (("attention share", attention_share), ("sparse share", sparse_share)):
-        if not 0.0 <= share <= 1.0:
-            raise InputError(f"{name} {share:g} is out of range: expected a share from 0 to 1, e.g. 0.607")
-    shares = (attention_share, sparse_share)
-    return EndToEnd(
-        *shares,
-        end_to_end(estimate.speedup, *shares),
-        end_to_end(estimate.work.bound_flop, *shares),
-        end_to_end(estimate.work.bound_tiles_max, *shares),
-    )
