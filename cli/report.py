@@ -266,27 +266,14 @@ def tune(
       attncast report tune -g h100 -i 4096 -n 16 -d 64 -k triton --effort quick -o out/
     """
     require("attncast report tune", *PAGE)
-    from importlib import import_module
-
+    from ..autotune.tune import tune as search
     from ..hwmodels import load_gpu
     from ..reports.tune import tuning_page
-    from ..simulator import Workload
-    from ..simulator.workload import parse_grid
+    from .request import read_workload
 
-    try:
-        tuner = import_module("..autotune.tune", __package__)
-    except ModuleNotFoundError:
-        raise InputError("attncast report tune needs the tuner, which this version does not have") from None
-    workload = Workload(
-        parse_grid(grid),
-        heads,
-        head_dim,
-        batch=batch,
-        heads_kv=heads_kv,
-        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
-        cached=cached,
-        dtype=dtype,
-        head_dim_v=head_dim_v,
-    )
-    tuning = tuner.tune(workload, read_pattern(pattern, mask), load_gpu(gpu), kernel, effort=effort)
+    workload = read_workload(
+        grid, heads, head_dim, kv_grid,
+        batch=batch, heads_kv=heads_kv, cached=cached, dtype=dtype, head_dim_v=head_dim_v,
+    )  # fmt: skip
+    tuning = search(workload, read_pattern(pattern, mask), load_gpu(gpu), kernel, effort=effort)
     write(tuning_page(tuning, footer()), output)

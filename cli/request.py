@@ -37,6 +37,12 @@ class Request:
         return advice(estimate, self.workload, self.pattern, gpu, self.conditions, self.calibration)
 
 
+def read_workload(grid: str, heads: int, head_dim: int, kv_grid: str | None, **others: Any) -> Workload:
+    """The workload that options describe, grids as text; ``others`` as Workload takes them. Raises InputError."""
+    keys = parse_grid(kv_grid, "kv grid") if kv_grid else None
+    return Workload(parse_grid(grid), heads, head_dim, kv_grid=keys, **others)
+
+
 def read_request(
     *,
     gpus: str,
@@ -75,18 +81,10 @@ def read_request(
     names = [name.strip() for name in gpus.split(",")]
     if not all(names):
         raise InputError(f"GPU list {gpus!r} has an empty name: expected names joined by commas, e.g. b200,h100")
-    workload = Workload(
-        grid=parse_grid(grid),
-        heads=heads,
-        head_dim=head_dim,
-        batch=batch,
-        heads_kv=heads_kv,
-        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
-        cached=cached,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        head_dim_v=head_dim_v,
-    )
+    workload = read_workload(
+        grid, heads, head_dim, kv_grid,
+        batch=batch, heads_kv=heads_kv, cached=cached, dtype=dtype, kv_dtype=kv_dtype, head_dim_v=head_dim_v,
+    )  # fmt: skip
     clock_hz = None if clock is None else parse_frequency(clock)
     if engine is None:
         conditions = Conditions(

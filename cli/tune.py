@@ -135,19 +135,9 @@ def tune(
     # Imported here so that --help is fast.
     from ..autotune.tune import tune as search
     from ..hwmodels import load_gpu
-    from ..simulator import Workload
-    from ..simulator.workload import parse_grid
+    from .request import read_workload
 
-    workload = Workload(
-        grid=parse_grid(grid),
-        heads=heads,
-        head_dim=head_dim,
-        batch=batch,
-        heads_kv=heads_kv,
-        kv_grid=parse_grid(kv_grid, "kv grid") if kv_grid else None,
-        cached=cached,
-        dtype=dtype,
-    )
+    workload = read_workload(grid, heads, head_dim, kv_grid, batch=batch, heads_kv=heads_kv, cached=cached, dtype=dtype)
     wanted, model = read_pattern(pattern, mask), load_gpu(gpu)
     refine = _measured(budget, log, scheduler, workers) if measure else None
     with _compilers(scheduler, workers) as pool, _progress("compiling", effort != "instant") as step:
