@@ -14,7 +14,7 @@ from ..kernels.check import CheckResult
 from ..simulator import clock, memory, pipes
 from ..simulator.batch import stack
 from ..simulator.conditions import Conditions
-from ..simulator.forecast import PER_CALL, Calls, Costs, forecast
+from ..simulator.forecast import PER_CALL, PER_CLASS, Calls, Costs, forecast
 from ..simulator.pipes import TileCycles, TileShape
 from ..simulator.predict import single_call, tensor_rate
 from ..simulator.profile import KernelProfile
@@ -122,7 +122,7 @@ def _calls(space: Space, gpu: GPU, workload: Workload, conditions: Conditions, i
     sizes = np.array([call.visited.size for call in each])[where]
     row = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     at = np.repeat(distinct.row[where] - row, sizes) + np.arange(int(sizes.sum()))
-    return Calls(**per_call, visited=distinct.visited[at], full=distinct.full[at], count=distinct.count[at], row=row)
+    return Calls(**per_call, **{name: getattr(distinct, name)[at] for name in PER_CLASS}, row=row)
 
 
 def few_classes(work: TileWork) -> TileWork:

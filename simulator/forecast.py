@@ -40,7 +40,10 @@ class Calls:
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
-        visited, full, count: work classes of all calls, one call after the other, longest first.
+        tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window. threads: of a CTA, where that
+            matters (0: not told). local_bytes: bytes of spilled registers that a KV tile moves. run_dim_v: head dims of values that
+            are run, padding included.
+        visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
 
@@ -69,8 +72,13 @@ class Calls:
     warm: Floats
     graph: Floats
     locked_hz: Floats
+    tests: Floats
+    threads: Floats
+    local_bytes: Floats
+    run_dim_v: Floats
     visited: Floats
     full: Floats
+    tested: Floats
     count: Floats
     row: Ints
 
@@ -134,7 +142,9 @@ def forecast(
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
-    shape = TileShape(rows, mma_rows, c.tile_kv, c.dim, c.dim_v, c.query_bytes, c.kv_bytes, c.axes)
+    shape = TileShape(
+        rows, mma_rows, c.tile_kv, c.dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.tests, c.threads, c.local_bytes
+    )
 
     # Step 4: cycles of a full and of a partial tile.
     work = operations or profile.operations
@@ -154,7 +164,7 @@ def forecast(
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
             splits = np.where(few, splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
-    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
+    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial) + c.tested * flat(tile.tested)
     if (splits > 1).any():  # each part takes whole tiles
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
@@ -281,5 +291,5 @@ def _passes(
     return merge_s, append_s, permute_s
 
 
-PER_CLASS = ("visited", "full", "count")
+PER_CLASS = ("visited", "full", "tested", "count")
 PER_CALL = tuple(item.name for item in fields(Calls) if item.name not in (*PER_CLASS, "row"))

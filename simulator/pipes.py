@@ -22,8 +22,13 @@ from .instructions import (
     EMULATED_EXP_ALU,
     EMULATED_EXP_FP32,
     PROMOTION_FP32,
+    INSTRUCTION_LATENCY,
+    LOCAL_RATE,
     REGISTER_BYTES_FOR_ACCUMULATORS,
+    REGISTERS_OF_A_THREAD,
+    REGISTERS_OF_AN_SM,
     SPILL_MOVES,
+    TEST_INSTRUCTIONS,
     WIDEN_ALU,
 )
 from .profile import KernelProfile
@@ -36,7 +41,8 @@ PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 @dataclass(frozen=True)
 class TileShape:
     """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
-    head dims, bytes per element of Q and of K and V, and the number of coordinates that a token has.
+    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has, and as in Calls whether it is tested
+    for lying in a window, its threads and the bytes of its spilled registers.
     """
 
     rows: Floats
@@ -47,6 +53,9 @@ class TileShape:
     query_bytes: Floats
     kv_bytes: Floats
     axes: Floats
+    tests: Floats
+    threads: Floats
+    local_bytes: Floats
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,14 @@ class TileCycles:
     """What a KV tile costs a CTA, in cycles unless said otherwise.
 
     Attributes:
-        full, partial: a tile without and with an element mask, all pipes together.
+        full, partial: a tile without and with an element mask, all pipes together. tested: one that is looked at and left.
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
         l2_bytes: bytes exchanged with the L2.
     """
 
     full: Floats
     partial: Floats
+    tested: Floats
     pipes: dict[str, Floats]
     mask: Floats
     l2: Floats
@@ -94,14 +104,29 @@ def _tile_cycles(
     tile: TileShape,
     tensor_rate: Floats,
 ) -> TileCycles:
-    full = tile_pipes(gpu, profile, operations, tile, tensor_rate)
+    pipes = tile_pipes(gpu, profile, operations, tile, tensor_rate)
     mask = mask_alu_cycles(gpu, profile, tile)
     moved = l2_bytes_per_tile(profile, tile)
     l2 = memory.l2_cycles(gpu, moved)
+    masked = {**pipes, "alu": pipes["alu"] + mask}
+    tested = np.zeros_like(l2)
+    if profile.loads == "hidden":
+        full, partial = (np.maximum(combine(profile, p), l2) for p in (pipes, masked))
+    else:  # a CTA waits for its keys and values, and only other CTAs of its SM fill the gaps
+        pipes["l2"], pipes["local"] = l2, memory.l2_cycles(gpu, tile.local_bytes) / LOCAL_RATE
+        resident = np.maximum(REGISTERS_OF_AN_SM // (REGISTERS_OF_A_THREAD * np.maximum(tile.threads, 128.0)), 1.0)
+        tested = test_cycles(tile)
+        waits = profile.tile_round_trips * gpu.dram_latency_s * gpu.clock_hz + tested * tile.tests
+        full, partial = (
+            np.maximum(np.maximum.reduce(list(p.values())), (combine(profile, {**pipes, **p}) + waits) / resident)
+            for p in (pipes, masked)
+        )
+        tested = tested / resident
     return TileCycles(
-        full=np.maximum(combine(profile, full), l2),
-        partial=np.maximum(combine(profile, {**full, "alu": full["alu"] + mask}), l2),
-        pipes=full,
+        full=full,
+        partial=partial,
+        tested=tested,
+        pipes=pipes,
         mask=mask,
         l2=l2,
         l2_bytes=moved,
@@ -184,14 +209,19 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
         parts = [np.maximum(pipes["tensor"], pipes["smem"]), pipes["exp"], pipes["fp32"], pipes["alu"]]
     else:
         parts = [pipes[name] for name in PIPES]
-    if "spill" in pipes:
-        parts.append(pipes["spill"])
+    parts += [pipes[name] for name in ("spill", "l2", "local") if name in pipes]
     longest: Floats = parts[0]
     total: Floats = parts[0]
     for part in parts[1:]:
         longest = np.maximum(longest, part)
         total = total + part
     return longest + profile.overlap * (total - longest)
+
+
+def test_cycles(tile: TileShape) -> Floats:
+    """Cycles that a CTA takes to learn that a KV tile lies outside of its window: one chain of instructions."""
+    scores_per_thread = tile.rows * tile.keys / np.maximum(tile.threads, 1.0)
+    return scores_per_thread * TEST_INSTRUCTIONS * INSTRUCTION_LATENCY
 
 
 def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:

@@ -19,7 +19,7 @@ from .estimate import Baseline, Estimate, mean_estimate, with_whole_run
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
-from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, baseline_profile, choose_profile
+from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, TileChoice, baseline_profile, choose_profile
 from .schedule import Dispatch
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
@@ -170,22 +170,26 @@ def resolve_tiles(
     Raises:
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
-    axes = pattern.tile_axes
-    head_dim = max(workload.head_dim, workload.dim_v)
-    default = profile.tile_for(
-        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(pattern)
-    )
+    default = default_choice(profile, pattern, workload)
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),
     )
 
 
+def default_choice(profile: KernelProfile, pattern: Pattern, workload: Workload) -> TileChoice:
+    """The tile that a kernel takes for a call by itself. Raises InputError where it has none."""
+    w = workload
+    return profile.tile_for(
+        pattern.tile_axes, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, w.dtype, w.kv_dtype, _windowed(pattern)
+    )
+
+
 def kernel_work(profile: KernelProfile, pattern: Pattern, workload: Workload, tiles: tuple[Grid, Grid]) -> TileWork:
     """Tiles that a kernel visits for one head, or for the heads of one key head where it packs them."""
     if isinstance(pattern, Band):
-        if profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES:
-            pattern = Band(right=pattern.right)
+        if tests_tiles(profile, pattern, workload):
+            return pattern.tested_work(workload, *tiles)
         return pattern.tile_work(workload, *tiles, profile.kv_tiling, packed_rows(profile, pattern, workload))
     return pattern.tile_work(workload, *tiles, profile.kv_tiling)
 
@@ -242,6 +246,7 @@ def single_call(
     """One workload as arrays of length one; ``cascade`` is the algorithm where it is not the profile's own."""
     q_tile, kv_tile = tiles
     w = workload
+    choice = _own_choice(profile, pattern, w, tiles)
     around = _around_bytes(w, conditions)
     tile_q = math.prod(q_tile)
     values = {
@@ -253,7 +258,7 @@ def single_call(
         "dim": w.head_dim,
         "dim_v": w.dim_v,
         "query_bytes": DTYPE_BYTES[w.dtype],
-        "kv_bytes": DTYPE_BYTES[w.kv_dtype or w.dtype],
+        "kv_bytes": _kv_bytes(profile, w),
         "tensor_rate": tensor_rate(gpu, w.dtype),
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
@@ -269,21 +274,48 @@ def single_call(
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
         "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
+        "tests": tests_tiles(profile, pattern, w),
+        "threads": choice.threads if choice else 0,
+        "local_bytes": choice.local_bytes if choice else 0,
+        "run_dim_v": (choice.value_dim if choice else 0) or w.dim_v,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
         **dict(zip(values, columns, strict=True)),
         visited=work.visited,
         full=work.full,
+        tested=np.zeros_like(work.visited) if work.tested is None else work.tested,
         count=work.count,
         row=_FIRST,
     )
+
+
+def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
+    """Whether a kernel looks at every KV tile up to the diagonal to learn whether it lies in a window."""
+    return profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and _windowed(pattern)
+
+
+def _own_choice(
+    profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tuple[Grid, Grid]
+) -> TileChoice | None:
+    """The kernel's own tile for a call, where these are its shapes."""
+    if len(tiles[0]) != pattern.tile_axes:
+        return None
+    choice = default_choice(profile, pattern, w)
+    return choice if (choice.q, choice.kv) == tiles else None
 
 
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
     """What masking a window in fp8 costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
     cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
     return profile.fp8_window_axes if cuts and DTYPE_BYTES[w.dtype] < 2 else 0.0
+
+
+def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
+    """Bytes per element of keys and values as the kernel reads them, the mean of cached and new ones."""
+    cached = DTYPE_BYTES[w.kv_dtype or w.dtype]
+    new = DTYPE_BYTES[w.dtype] if profile.reads_new_keys and w.tokens > DECODE_QUERIES else cached
+    return cached + (new - cached) * min(w.tokens / w.kv_tokens, 1.0)
 
 
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits

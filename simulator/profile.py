@@ -30,6 +30,8 @@ class TileChoice:
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
     or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    ``threads`` of a CTA (0: of no consequence); ``local_bytes`` that a KV tile moves because registers are too few, as the
+    compiler says; ``value_dim``: head dims of values that are run, padding included (0: those there are).
     """
 
     max_head_dim: int
@@ -39,6 +41,9 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    threads: int = 0
+    local_bytes: float = 0.0
+    value_dim: int = 0
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
@@ -80,6 +85,9 @@ class KernelProfile:
         mma_fraction: share of the tensor rate its MMA instructions reach.
         fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
             own (measured, where it is).
+        loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
+            other CTAs of its SM hide. tile_round_trips: memory latencies that it then waits for at each KV tile.
+        reads_new_keys: it reads a call's new keys and values as the layer before hands them over, not from the cache.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
         emulated_exp: share of exponentials computed on the FMA pipe.
@@ -132,6 +140,9 @@ class KernelProfile:
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
     fp8_window_axes: float = 0.0
+    loads: Literal["hidden", "exposed"] = "hidden"
+    tile_round_trips: float = 0.0
+    reads_new_keys: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     mma_fraction: float = 1.0

@@ -45,6 +45,8 @@ class TileWork:
         dense_q_tiles, dense_kv_tiles: tiles of a dense call on the same grids.
         pairs: query-key pairs that the pattern keeps.
         dense_pairs: query-key pairs of a dense call.
+        tested: KV tiles of each class that are looked at and left, outside of a window that the kernel finds tile by tile;
+            None where it visits no other tiles than those that count.
     """
 
     visited: Floats
@@ -59,6 +61,7 @@ class TileWork:
     dense_kv_tiles: int
     pairs: int
     dense_pairs: int
+    tested: Floats | None = None
 
     @property
     def needs_mask(self) -> bool:
@@ -185,6 +188,22 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
     )  # fmt: skip
 
 
+def with_tested(work: TileWork, chunks: Iterable[tuple[Ints, Ints, Ints]]) -> TileWork:
+    """``work`` in classes that also tell the KV tiles looked at and left, longest walk first.
+
+    Args:
+        chunks: for each Q tile in turn the KV tiles visited, of those full, and those looked at and left.
+    """
+    table = np.zeros((0, 4))
+    for visited, full, tested in chunks:
+        rows, count = np.unique(np.stack([visited + tested, visited, full]), axis=1, return_counts=True)
+        table = np.concatenate([table, np.vstack([rows, count]).T.astype(np.float64)])
+        if table.shape[0] > MAX_CLASSES:
+            table = _binned_rows(table, MAX_CLASSES)
+    walked, visited_, full_, count_ = table[np.argsort(-table[:, 0], kind="stable")].T
+    return replace(work, visited=visited_, full=full_, count=count_, tested=walked - visited_)
+
+
 def mean_work(works: list[TileWork], weights: tuple[float, ...]) -> TileWork:
     """TileWork of a head drawn by weight: the extremes are those of all, totals are rounded means."""
     shares = [weight / math.fsum(weights) for weight in weights]
@@ -241,16 +260,20 @@ def binned(visited: Floats, full: Floats, count: Floats, most: int = MAX_CLASSES
 
     The class with most work is never merged into a smaller one, since it decides the tail of the schedule.
     """
-    order = np.argsort(visited, kind="stable")
-    visited, full, count = visited[order], full[order], count[order]
-    if visited.size <= most:
-        return visited, full, count
+    visited, full, count = _binned_rows(np.stack([visited, full, count], axis=1), most).T
+    return visited, full, count
+
+
+def _binned_rows(table: Floats, most: int) -> Floats:
+    """Rows whose last column is a count, sorted by the first, neighbours merged into their means; the last row is kept."""
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    if table.shape[0] <= most:
+        return table
+    count = table[:, -1]
     cumulative = np.cumsum(count[:-1])
     label = np.minimum((cumulative - count[:-1]) * (most - 1) // cumulative[-1], most - 2)
-    starts = np.append(np.flatnonzero(np.diff(label, prepend=-1.0)), visited.size - 1)
-    merged = np.add.reduceat(count, starts)
-    return (
-        np.add.reduceat(visited * count, starts) / merged,
-        np.add.reduceat(full * count, starts) / merged,
-        merged,
-    )
+    starts = np.append(np.flatnonzero(np.diff(label, prepend=-1.0)), count.size - 1)
+    merged = np.add.reduceat(table * count[:, None], starts, axis=0)
+    merged[:, -1] = np.add.reduceat(count, starts)
+    merged[:, :-1] /= merged[:, -1:]
+    return merged

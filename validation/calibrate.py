@@ -86,6 +86,8 @@ def fitted_names(problem: Problem) -> list[str]:
         names += ["call_s", "key_s"]
     if (calls.rotate_bytes + calls.quantise_bytes).any():
         names.append("query_efficiency")
+    elif problem.profile.loads == "exposed":
+        names.append("tile_round_trips")
     elif calls.append_bytes.any():
         names.append("sequence_s")
     return names

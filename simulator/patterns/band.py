@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, product
+from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, product, with_tested
 from ..workload import Grid, Workload
 from .base import PatternBase
 
@@ -80,6 +80,19 @@ class Band(PatternBase):
         queries, keys = workload.tokens, workload.kv_tokens
         axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling, packed)
         return product([axis], -(-queries * packed // tile_q), -(-keys // tile_kv), queries * keys)
+
+
+    def tested_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid) -> TileWork:
+        """Exact TileWork of a kernel that walks from key 0 and looks at each KV tile to learn whether the window holds it."""
+        tile_q, tile_kv = math.prod(q_tile), math.prod(kv_tile)
+        queries, keys = workload.tokens, workload.kv_tokens
+        work = self.tile_work(workload, q_tile, kv_tile)
+        chunks = zip(
+            _band_chunks(queries, keys, self.left, self.right, tile_q, tile_kv, "static", 1),
+            _band_chunks(queries, keys, UNLIMITED, self.right, tile_q, tile_kv, "static", 1),
+            strict=True,
+        )
+        return with_tested(work, ((visited, full, walked - visited) for (visited, full), (walked, _) in chunks))
 
 
 def band_pairs(queries: int, keys: int, left: int, right: int) -> int:
