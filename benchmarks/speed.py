@@ -88,6 +88,7 @@ def sweep(calls: int = 100_000) -> None:
             locked_hz=full_like(np.inf),
             tests=full_like(0),
             threads=full_like(0),
+            resident=full_like(1),
             local_bytes=full_like(0),
             run_dim_v=full_like(128),
             visited=visited,

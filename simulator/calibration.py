@@ -33,7 +33,7 @@ BOUNDS: Final[dict[str, Bounds]] = {
         0.01, 5.0, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none, more: stalls"
     ),
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
-    "tile_round_trips": Bounds(0.05, 20.0, "memory latencies that a CTA waits for at each KV tile, where nothing hides them"),
+    "tile_round_trips": Bounds(0.01, 5.0, "memory latencies a thread waits for with each load that nothing hides"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
     "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),

@@ -17,6 +17,7 @@ from .profile import DECODE_QUERIES, KernelProfile
 from .tile_operations import TileOperations
 from .tiles import Floats, Ints
 
+L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
@@ -40,9 +41,9 @@ class Calls:
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
-        tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window. threads: of a CTA, where that
-            matters (0: not told). local_bytes: bytes of spilled registers that a KV tile moves. run_dim_v: head dims of values that
-            are run, padding included.
+        tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
+        threads, resident: threads of a CTA (0: not told), and CTAs that an SM holds, where loads are exposed.
+        local_bytes: bytes of spilled registers that a KV tile moves. run_dim_v: head dims of values run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -74,6 +75,7 @@ class Calls:
     locked_hz: Floats
     tests: Floats
     threads: Floats
+    resident: Floats
     local_bytes: Floats
     run_dim_v: Floats
     visited: Floats
@@ -142,16 +144,7 @@ def forecast(
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
-    shape = TileShape(
-        rows, mma_rows, c.tile_kv, c.dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.tests, c.threads, c.local_bytes
-    )
-
-    # Step 4: cycles of a full and of a partial tile.
-    work = operations or profile.operations
-    if tile is None:
-        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate)
-
-    # Step 5: CTAs over SMs.
+    # Step 5 begins: CTAs.
     q_tiles = np.add.reduceat(c.count, c.row)
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
@@ -163,6 +156,31 @@ def forecast(
         if profile.split_kv != "always":
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
             splits = np.where(few, splits, 1.0)
+
+    cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
+    shared = (c.queries > DECODE_QUERIES) | ((c.warm > 0) & (cached <= gpu.l2_effective_bytes))
+    shape = TileShape(
+        rows,
+        mma_rows,
+        c.tile_kv,
+        c.dim,
+        c.run_dim_v,
+        c.query_bytes,
+        c.kv_bytes,
+        c.axes,
+        c.tests,
+        c.threads,
+        c.local_bytes,
+        gpu.dram_latency_s * np.where(shared, L2_LATENCY, 1.0),
+        np.clip(ctas * splits / gpu.sms, 1.0, c.resident),
+    )
+
+    # Step 4: cycles of a full and of a partial tile.
+    work = operations or profile.operations
+    if tile is None:
+        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate)
+
+    # Step 5: CTAs over SMs.
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial) + c.tested * flat(tile.tested)
     if (splits > 1).any():  # each part takes whole tiles

@@ -82,13 +82,15 @@ ACCUMULATOR_BYTES = 4.0
 REGISTER_BYTES_FOR_ACCUMULATORS = 200.0 * 256 * 4
 SPILL_MOVES = 4.0
 
-# A Triton kernel that learns from a tile's mask whether any of its scores counts: comparisons, a select and the maximum over the
-# tile. 14 instructions a score in the SASS of SGLang's extend kernel for sm_120, 17 to 20 for sm_90 (Triton 3.6 and 3.9). Each waits for
-# the one before: 4 to 5 cycles of latency (arXiv 2501.12084), and the integer pipe takes half a warp a cycle.
+# A kernel that learns from a tile's mask whether any of its scores counts: comparisons, a select and the maximum over the tile.
+# Instructions a score: 14 in the SASS of SGLang's extend kernel for sm_120, 17 to 20 for sm_90 (Triton 3.6 and 3.9). Each waits
+# for the one before: 4 to 5 cycles of latency (arXiv 2501.12084), and the integer pipe takes half a warp a cycle.
 TEST_INSTRUCTIONS = 15.0
 INSTRUCTION_LATENCY = 8.0
-REGISTERS_OF_AN_SM = 65536.0
-REGISTERS_OF_A_THREAD = 255.0
+
 # Share of its L2 bandwidth at which an SM saves and restores spilled registers, which its warps wait for: 0.3 to 1 on RTX PRO
 # 6000, 0.4 to 0.6 on H100 and B200, by tiles of SGLang's extend kernel with spills against those without.
 LOCAL_RATE = 0.5
+
+LOAD_BYTES = 16.0  # most that one load instruction of a thread takes
+LEAST_THREADS = 128.0  # of a CTA whose threads no profile tells

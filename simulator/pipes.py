@@ -5,7 +5,7 @@ All functions take scalars or arrays of configurations; arrays broadcast.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
 import numpy as np
@@ -21,12 +21,12 @@ from .instructions import (
     DIVIDED_COORDINATE_ALU,
     EMULATED_EXP_ALU,
     EMULATED_EXP_FP32,
-    PROMOTION_FP32,
     INSTRUCTION_LATENCY,
+    LEAST_THREADS,
+    LOAD_BYTES,
     LOCAL_RATE,
+    PROMOTION_FP32,
     REGISTER_BYTES_FOR_ACCUMULATORS,
-    REGISTERS_OF_A_THREAD,
-    REGISTERS_OF_AN_SM,
     SPILL_MOVES,
     TEST_INSTRUCTIONS,
     WIDEN_ALU,
@@ -38,11 +38,17 @@ from .tiles import Floats
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
+def _none() -> Floats:
+    return np.zeros(1)
+
+
 @dataclass(frozen=True)
 class TileShape:
     """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
-    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has, and as in Calls whether it is tested
-    for lying in a window, its threads and the bytes of its spilled registers.
+    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has.
+
+    Where loads are exposed also, as in Calls: whether it is tested for lying in a window, its threads, the bytes of its spilled
+    registers; the latency of the memory that keys and values come from, and the CTAs that share an SM, 1 or more.
     """
 
     rows: Floats
@@ -53,9 +59,11 @@ class TileShape:
     query_bytes: Floats
     kv_bytes: Floats
     axes: Floats
-    tests: Floats
-    threads: Floats
-    local_bytes: Floats
+    tests: Floats = field(default_factory=_none)
+    threads: Floats = field(default_factory=_none)
+    local_bytes: Floats = field(default_factory=_none)
+    latency_s: Floats = field(default_factory=_none)
+    resident: Floats = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
@@ -70,11 +78,11 @@ class TileCycles:
 
     full: Floats
     partial: Floats
-    tested: Floats
     pipes: dict[str, Floats]
     mask: Floats
     l2: Floats
     l2_bytes: Floats
+    tested: Floats = field(default_factory=_none)
 
 
 def tile_cycles(
@@ -109,27 +117,48 @@ def _tile_cycles(
     moved = l2_bytes_per_tile(profile, tile)
     l2 = memory.l2_cycles(gpu, moved)
     masked = {**pipes, "alu": pipes["alu"] + mask}
-    tested = np.zeros_like(l2)
-    if profile.loads == "hidden":
-        full, partial = (np.maximum(combine(profile, p), l2) for p in (pipes, masked))
-    else:  # a CTA waits for its keys and values, and only other CTAs of its SM fill the gaps
-        pipes["l2"], pipes["local"] = l2, memory.l2_cycles(gpu, tile.local_bytes) / LOCAL_RATE
-        resident = np.maximum(REGISTERS_OF_AN_SM // (REGISTERS_OF_A_THREAD * np.maximum(tile.threads, 128.0)), 1.0)
-        tested = test_cycles(tile)
-        waits = profile.tile_round_trips * gpu.dram_latency_s * gpu.clock_hz + tested * tile.tests
-        full, partial = (
-            np.maximum(np.maximum.reduce(list(p.values())), (combine(profile, {**pipes, **p}) + waits) / resident)
-            for p in (pipes, masked)
-        )
-        tested = tested / resident
+    if profile.loads == "exposed":
+        return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
     return TileCycles(
-        full=full,
-        partial=partial,
-        tested=tested,
+        full=np.maximum(combine(profile, pipes), l2),
+        partial=np.maximum(combine(profile, masked), l2),
         pipes=pipes,
         mask=mask,
         l2=l2,
         l2_bytes=moved,
+    )
+
+
+def _exposed(
+    gpu: GPU,
+    profile: KernelProfile,
+    tile: TileShape,
+    pipes: dict[str, Floats],
+    masked: dict[str, Floats],
+    mask: Floats,
+    moved: Floats,
+) -> TileCycles:
+    """Cycles where a CTA waits for its keys and values and for spilled registers: only other CTAs of its SM fill the gaps."""
+    l2 = memory.l2_cycles(gpu, moved)
+    memory_pipes = {"l2": l2, "local": memory.l2_cycles(gpu, tile.local_bytes) / LOCAL_RATE}
+    tested = test_cycles(tile)
+    loads = moved / (LOAD_BYTES * np.maximum(tile.threads, LEAST_THREADS))  # of each thread
+    waits = profile.tile_round_trips * loads * tile.latency_s * gpu.clock_hz + tested * tile.tests
+
+    def shared(found: dict[str, Floats]) -> Floats:
+        found = {**found, **memory_pipes}
+        alone = combine(profile, found) + waits
+        together: Floats = np.maximum.reduce([alone / tile.resident, *found.values()])
+        return together
+
+    return TileCycles(
+        full=shared(pipes),
+        partial=shared(masked),
+        pipes={**pipes, "local": memory_pipes["local"]},
+        mask=mask,
+        l2=l2,
+        l2_bytes=moved,
+        tested=tested / tile.resident,
     )
 
 
@@ -220,7 +249,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
 
 def test_cycles(tile: TileShape) -> Floats:
     """Cycles that a CTA takes to learn that a KV tile lies outside of its window: one chain of instructions."""
-    scores_per_thread = tile.rows * tile.keys / np.maximum(tile.threads, 1.0)
+    scores_per_thread = tile.rows * tile.keys / np.maximum(tile.threads, LEAST_THREADS)
     return scores_per_thread * TEST_INSTRUCTIONS * INSTRUCTION_LATENCY
 
 

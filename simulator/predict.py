@@ -276,6 +276,7 @@ def single_call(
         "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,
+        "resident": choice.resident if choice else 1,
         "local_bytes": choice.local_bytes if choice else 0,
         "run_dim_v": (choice.value_dim if choice else 0) or w.dim_v,
     }
@@ -295,9 +296,7 @@ def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     return profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and _windowed(pattern)
 
 
-def _own_choice(
-    profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tuple[Grid, Grid]
-) -> TileChoice | None:
+def _own_choice(profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tuple[Grid, Grid]) -> TileChoice | None:
     """The kernel's own tile for a call, where these are its shapes."""
     if len(tiles[0]) != pattern.tile_axes:
         return None

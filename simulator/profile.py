@@ -30,8 +30,10 @@ class TileChoice:
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
     or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
-    ``threads`` of a CTA (0: of no consequence); ``local_bytes`` that a KV tile moves because registers are too few, as the
-    compiler says; ``value_dim``: head dims of values that are run, padding included (0: those there are).
+
+    Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), ``resident`` CTAs that an SM has
+    registers for, ``local_bytes`` that a KV tile moves because registers are too few. ``value_dim``: head dims of values that
+    are run, padding included (0: those there are).
     """
 
     max_head_dim: int
@@ -42,6 +44,7 @@ class TileChoice:
     windowed: bool | None = None
     max_rows: int = 0
     threads: int = 0
+    resident: int = 1
     local_bytes: float = 0.0
     value_dim: int = 0
 
@@ -86,7 +89,7 @@ class KernelProfile:
         fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
             own (measured, where it is).
         loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
-            other CTAs of its SM hide. tile_round_trips: memory latencies that it then waits for at each KV tile.
+            other CTAs of its SM hide. tile_round_trips: memory latencies that a thread then waits for with each load.
         reads_new_keys: it reads a call's new keys and values as the layer before hands them over, not from the cache.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.

@@ -81,7 +81,6 @@ class Band(PatternBase):
         axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling, packed)
         return product([axis], -(-queries * packed // tile_q), -(-keys // tile_kv), queries * keys)
 
-
     def tested_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid) -> TileWork:
         """Exact TileWork of a kernel that walks from key 0 and looks at each KV tile to learn whether the window holds it."""
         tile_q, tile_kv = math.prod(q_tile), math.prod(kv_tile)

@@ -1,0 +1,125 @@
+"""Kernels whose loads nothing hides, and that look at every tile to find a window: brute force, and how costs move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attncast.hwmodels import load_gpu
+from attncast.simulator.conditions import DEFAULT_CONDITIONS
+from attncast.simulator.forecast import Calls, forecast
+from attncast.simulator.patterns.band import UNLIMITED, Band
+from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
+from attncast.simulator.profile import KernelProfile, load_profile
+from attncast.simulator.tiles import MAX_CLASSES
+from attncast.simulator.workload import Workload
+
+RTX = load_gpu("rtx-pro-6000")
+SGLANG = load_profile("sglang-triton", RTX)
+
+
+def by_hand(queries: int, keys: int, left: int, right: int, tile_q: int, tile_kv: int) -> list[tuple[int, int, int]]:
+    """Visited, full and tested KV tiles of each Q tile, pair by pair."""
+    found = []
+    for first in range(0, queries, tile_q):
+        rows = [q + keys - queries for q in range(first, min(first + tile_q, queries))]
+        visited = full = tested = 0
+        for begin in range(0, keys, tile_kv):
+            columns = range(begin, min(begin + tile_kv, keys))
+            kept = [p - left <= k <= p + right for p in rows for k in columns]
+            walked = any(k <= p + right for p in rows for k in columns)
+            visited += any(kept)
+            full += all(kept)
+            tested += walked and not any(kept)
+        found.append((visited, full, tested))
+    return found
+
+
+@given(
+    st.integers(1, 40), st.integers(0, 30), st.integers(0, 20), st.integers(0, 3), st.integers(1, 9), st.integers(1, 9)
+)
+def test_tested_tiles_agree_with_brute_force(
+    queries: int, cached: int, left: int, right: int, tile_q: int, tile_kv: int
+) -> None:
+    workload = Workload((queries,), 1, 64, cached=cached)
+    work = Band(left, right).tested_work(workload, (tile_q,), (tile_kv,))
+    assert work.tested is not None
+    rows = by_hand(queries, queries + cached, left, right, tile_q, tile_kv)
+    counted = {
+        (int(v), int(f), int(t)): int(n)
+        for v, f, t, n in zip(work.visited, work.full, work.tested, work.count, strict=True)
+    }
+    assert counted == {row: rows.count(row) for row in set(rows)}
+    walked = work.visited + work.tested
+    assert (np.diff(walked) <= 0).all()
+    assert work.visited_total == sum(row[0] for row in rows)
+
+
+def test_long_walks_are_merged_and_keep_their_sums() -> None:
+    tokens = 64 * (MAX_CLASSES + 1000)
+    workload = Workload((tokens,), 1, 64)
+    work = Band(128, 0).tested_work(workload, (64,), (128,))
+    assert work.tested is not None
+    assert work.count.size <= MAX_CLASSES
+    q_tiles = tokens // 64
+    walked = sum(index // 2 + 1 for index in range(q_tiles))
+    assert np.isclose((work.visited + work.tested) @ work.count, walked, rtol=1e-12)
+    assert np.isclose(work.visited @ work.count, work.visited_total, rtol=1e-12)
+    assert work.visited[0] + work.tested[0] == q_tiles // 2
+
+
+def call(
+    pattern: Band, head_dim: int = 64, tokens: int = 4096, heads: int = 64, profile: KernelProfile = SGLANG
+) -> Calls:
+    workload = Workload((tokens,), heads, head_dim)
+    tiles = resolve_tiles(profile, pattern, workload, None, None)
+    work = kernel_work(profile, pattern, workload, tiles)
+    return single_call(RTX, profile, workload, pattern, tiles, work, DEFAULT_CONDITIONS)
+
+
+def seconds(calls: Calls, profile: KernelProfile = SGLANG) -> float:
+    return float(forecast(RTX, profile, calls).time_s[0])
+
+
+def test_a_tested_tile_costs_less_than_one_that_counts_and_more_than_nothing() -> None:
+    window = call(Band(128, 0))
+    skipped = seconds(replace(window, tested=np.zeros_like(window.tested)))
+    visited = seconds(replace(window, visited=window.visited + window.tested, tested=np.zeros_like(window.tested)))
+    assert skipped < seconds(window) < visited
+
+
+def test_a_window_that_holds_every_key_still_costs_its_tests() -> None:
+    assert seconds(call(Band(1 << 20, 0))) > seconds(call(Band(UNLIMITED, 0)))
+
+
+def test_spilled_registers_and_latencies_cost_time() -> None:
+    causal = call(Band(UNLIMITED, 0), 128)
+    plain = seconds(causal)
+    assert seconds(replace(causal, local_bytes=np.array([2.0**18]))) > 1.5 * plain
+    assert seconds(causal, replace(SGLANG, tile_round_trips=3.0)) > 1.5 * plain
+    assert seconds(causal, replace(SGLANG, loads="hidden")) < plain
+
+
+def test_ctas_that_share_an_sm_fill_each_others_gaps_but_only_where_there_are_enough() -> None:
+    many, few = call(Band(UNLIMITED, 0), heads=64), call(Band(UNLIMITED, 0), tokens=64, heads=4)
+    for calls, gains in ((many, True), (few, False)):
+        alone = seconds(replace(calls, resident=np.ones(1)))
+        assert (seconds(replace(calls, resident=np.full(1, 2.0))) < 0.9 * alone) is gains
+
+
+def test_new_keys_are_read_as_the_layer_before_hands_them_over() -> None:
+    pattern = Band(UNLIMITED, 0)
+    for cached, expected in ((0, 2.0), (4096, 1.5)):
+        workload = Workload((4096,), 8, 128, kv_dtype="fp8", cached=cached)
+        tiles = resolve_tiles(SGLANG, pattern, workload, None, None)
+        work = kernel_work(SGLANG, pattern, workload, tiles)
+        calls = single_call(RTX, SGLANG, workload, pattern, tiles, work, DEFAULT_CONDITIONS)
+        assert calls.kv_bytes[0] == expected
+
+
+def test_values_are_run_at_the_power_of_two_that_holds_them() -> None:
+    assert call(Band(UNLIMITED, 0), 192).run_dim_v[0] == 256
+    assert call(Band(UNLIMITED, 0), 128).run_dim_v[0] == 128
