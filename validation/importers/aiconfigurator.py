@@ -70,6 +70,8 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
     if whole(row.get("beam_width") or "1", "beam_width") != 1:
         raise NoRun("beam search")
     window = whole(row.get("window_size") or "0", "window_size", minimum=0)
+    if window and window == engine.get("chunk"):
+        cached, window = _in_chunk(window, new, cached, row["kernel_source"] in engine["chunking"]), 0
     gpu = names.gpu(row["device"])
     heads, heads_kv = whole(row["num_heads"], "num_heads"), whole(row["num_key_value_heads"], "num_key_value_heads")
     title = engine.get("backends", {}).get(row["kernel_source"], engine["title"])
@@ -99,6 +101,15 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         kv_dtype="" if kv_dtype == dtype else kv_dtype,
     )
     return [Measurement(run)]
+
+
+def _in_chunk(chunk: int, new: int, cached: int, chunking: bool) -> int:
+    """Cached tokens that a causal call attends in place of one whose keys are cut into chunks, where the kernel does that."""
+    if not chunking or new + cached <= chunk:
+        return cached
+    if new > 1:
+        raise NoRun("attention over several chunks")
+    return cached % chunk
 
 
 def _engine(framework: str) -> dict[str, Any]:

@@ -188,3 +188,27 @@ def test_every_format_has_a_fixture():
 def case_of(name):
     """Path and options of a fixture."""
     return DATA / name, CASES[name][1]
+
+
+def test_chunks_of_llama_4_in_sglang_are_no_windows(tmp_path):
+    header = "framework,version,device,op_name,kernel_source,batch_size,isl,num_heads,num_key_value_heads,head_dim,attn_dtype,"
+    header += "kv_cache_dtype,step,latency,window_size"
+    shapes = [
+        ("NVIDIA H100 80GB HBM3", "context", "fa3", 4096, 0),  # inside of its chunk
+        ("NVIDIA H100 80GB HBM3", "context", "fa3", 12288, 0),  # two chunks: no causal call
+        ("NVIDIA H100 80GB HBM3", "generation", "fa3", 1, 20479),  # key 20,479 is the last of 4,096 in its chunk
+        ("NVIDIA B200", "context", "trtllm_mha", 12288, 0),  # does not look at chunks
+    ]
+    lines = [
+        f"SGLang,0.5.14,{gpu},{kind},{kernel},1,{new},40,8,128,bfloat16,bfloat16,{cached},9.0,8192"
+        for gpu, kind, kernel, new, cached in shapes
+    ]
+    path = tmp_path / "chunks.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    result = import_runs("aiconfigurator", path)
+    assert [(run.gpu, run.grid, run.cached, run.pattern) for run in result.runs] == [
+        ("h100", "4096", 0, "causal"),
+        ("h100", "1", 4095, "causal"),
+        ("b200", "12288", 0, "causal"),
+    ]
+    assert result.no_run == {"attention over several chunks": 1}
