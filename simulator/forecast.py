@@ -144,7 +144,8 @@ def forecast(
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
-    # Step 5 begins: CTAs.
+
+    # CTAs, which step 5 puts on SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
@@ -182,7 +183,9 @@ def forecast(
 
     # Step 5: CTAs over SMs.
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
-    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial) + c.tested * flat(tile.tested)
+    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
+    if c.tested.any():
+        busy = busy + c.tested * flat(tile.tested)
     if (splits > 1).any():  # each part takes whole tiles
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
