@@ -90,6 +90,7 @@ def sweep(calls: int = 100_000) -> None:
             threads=full_like(0),
             resident=full_like(1),
             local_bytes=full_like(0),
+            run_dim=full_like(128),
             run_dim_v=full_like(128),
             visited=visited,
             full=full,

@@ -43,7 +43,7 @@ class Calls:
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         threads, resident: threads of a CTA (0: not told), and CTAs that an SM holds, where loads are exposed.
-        local_bytes: bytes of spilled registers that a KV tile moves. run_dim_v: head dims of values run, padding included.
+        local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -77,6 +77,7 @@ class Calls:
     threads: Floats
     resident: Floats
     local_bytes: Floats
+    run_dim: Floats
     run_dim_v: Floats
     visited: Floats
     full: Floats
@@ -164,7 +165,7 @@ def forecast(
         rows,
         mma_rows,
         c.tile_kv,
-        c.dim,
+        c.run_dim,
         c.run_dim_v,
         c.query_bytes,
         c.kv_bytes,

@@ -278,6 +278,7 @@ def single_call(
         "threads": choice.threads if choice else 0,
         "resident": choice.resident if choice else 1,
         "local_bytes": choice.local_bytes if choice else 0,
+        "run_dim": (choice.key_dim if choice else 0) or w.head_dim,
         "run_dim_v": (choice.value_dim if choice else 0) or w.dim_v,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)

@@ -32,8 +32,8 @@ class TileChoice:
     or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
 
     Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), ``resident`` CTAs that an SM has
-    registers for, ``local_bytes`` that a KV tile moves because registers are too few. ``value_dim``: head dims of values that
-    are run, padding included (0: those there are).
+    registers for, ``local_bytes`` that a KV tile moves because registers are too few. ``key_dim``, ``value_dim``: head
+    dims of keys and of values that are run, padding included (0: those there are).
     """
 
     max_head_dim: int
@@ -46,6 +46,7 @@ class TileChoice:
     threads: int = 0
     resident: int = 1
     local_bytes: float = 0.0
+    key_dim: int = 0
     value_dim: int = 0
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:

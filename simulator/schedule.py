@@ -73,8 +73,9 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
     return np.where(ctas <= servers, longest, ragged)
 
 
-SplitRule = Literal["fill", "waves", "balanced", "gradual"]
+SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments"]
 MOST_SPLITS = 128
+SEGMENTS, SEGMENTED_CTAS = 16, 128  # vLLM's NUM_PAR_SOFTMAX_SEGMENTS and MIN_LAUNCH_GRID_SIZE_2D
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
 
 
@@ -87,6 +88,7 @@ def kv_splits(
         rule: "fill": as many as fit in one wave (TensorRT-LLM). "waves": FlashAttention-2's num_splits_heuristic, the
             fewest within 85% of the fullest waves. "balanced": FlashAttention-3 where lengths vary: a CTA takes 1.1 times
             its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than "waves" gives one sequence.
+            "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
         kv_tiles: KV tiles of a CTA. tile_keys: keys of one.
@@ -96,6 +98,8 @@ def kv_splits(
         wanted = np.ceil(np.floor(slots * waves) / np.maximum(ctas, 1.0))
         parts: Floats = np.clip(np.minimum(wanted, MOST_GRADUAL_SPLITS), 1.0, np.maximum(kv_tiles, 1.0))
         return parts
+    if rule == "segments":
+        return np.where(ctas <= SEGMENTED_CTAS, float(SEGMENTS), 1.0)
     if rule == "waves":
         return _fullest_waves(ctas, slots, kv_tiles)
     if rule == "balanced":

@@ -104,3 +104,10 @@ def test_gradual_parts_follow_sglang(ctas, kv_tiles, sms):
     one = np.array([1.0])
     found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), one, np.array([32.0]))
     assert found.tolist() == [expected]
+
+
+def test_segments_are_vllms():
+    """16 parts up to 128 sequences times key heads, whatever the length."""
+    ctas = np.array([1.0, 128.0, 129.0])
+    one = np.ones(3)
+    assert kv_splits("segments", ctas, 148, one, one, one).tolist() == [16.0, 16.0, 1.0]
