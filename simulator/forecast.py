@@ -41,6 +41,7 @@ class Calls:
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
+        single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         threads, resident: threads of a CTA (0: not told), and CTAs that an SM holds, where loads are exposed.
         local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
@@ -73,6 +74,7 @@ class Calls:
     warm: Floats
     graph: Floats
     locked_hz: Floats
+    single: Floats
     tests: Floats
     threads: Floats
     resident: Floats
@@ -170,6 +172,7 @@ def forecast(
         c.query_bytes,
         c.kv_bytes,
         c.axes,
+        c.single,
         c.tests,
         c.threads,
         c.local_bytes,

@@ -35,6 +35,7 @@ from .profile import KernelProfile
 from .tile_operations import TileOperations
 from .tiles import Floats
 
+TCGEN05_ROWS = 128
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -45,7 +46,8 @@ def _none() -> Floats:
 @dataclass(frozen=True)
 class TileShape:
     """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
-    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has.
+    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
+    and 1 where the CTA has no other Q tile to alternate with.
 
     Where loads are exposed also, as in Calls: whether it is tested for lying in a window, its threads, the bytes of its spilled
     registers; the latency of the memory that keys and values come from, and the CTAs that share an SM, 1 or more.
@@ -59,6 +61,7 @@ class TileShape:
     query_bytes: Floats
     kv_bytes: Floats
     axes: Floats
+    single: Floats = field(default_factory=_none)
     tests: Floats = field(default_factory=_none)
     threads: Floats = field(default_factory=_none)
     local_bytes: Floats = field(default_factory=_none)
@@ -120,8 +123,8 @@ def _tile_cycles(
     if profile.loads == "exposed":
         return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
     return TileCycles(
-        full=np.maximum(combine(profile, pipes), l2),
-        partial=np.maximum(combine(profile, masked), l2),
+        full=np.maximum(combine(profile, pipes, tile.single), l2),
+        partial=np.maximum(combine(profile, masked, tile.single), l2),
         pipes=pipes,
         mask=mask,
         l2=l2,
@@ -147,7 +150,7 @@ def _exposed(
 
     def shared(found: dict[str, Floats]) -> Floats:
         found = {**found, **memory_pipes}
-        alone = combine(profile, found) + waits
+        alone = combine(profile, found, tile.single) + waits
         together: Floats = np.maximum.reduce([alone / tile.resident, *found.values()])
         return together
 
@@ -208,9 +211,14 @@ def tile_pipes(
 
 
 def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
-    """Bytes that a KV tile moves through shared memory: K and V written once and read once per ``operand_rows`` rows."""
+    """Bytes that a KV tile moves through shared memory: K and V written once and read once per ``operand_rows`` rows.
+
+    tcgen05 (128 rows) reads operands while TMA writes the next ones: TensorRT-LLM's 16-bit tiles of head dim 256 on B200 take
+    the time of their products and softmax, which the writes on top would exceed.
+    """
     kv = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
-    moved = kv * (1.0 + np.maximum(1.0, tile.rows / profile.operand_rows))
+    written = 0.0 if profile.operand_rows >= TCGEN05_ROWS else 1.0
+    moved = kv * (written + np.maximum(1.0, tile.rows / profile.operand_rows))
     if profile.operands == "async":
         moved = moved + tile.rows * tile.dim * tile.kv_bytes  # Q is an operand in shared memory too
     if profile.transposes_fp8:  # V is read and written once more
@@ -228,8 +236,10 @@ def l2_bytes_per_tile(profile: KernelProfile, tile: TileShape) -> Floats:
     return moved
 
 
-def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
+def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | float = 0.0) -> Floats:
     """Cycles of a tile from the cycles of its pipes: max + overlap * (sum - max).
+
+    Where ``single`` is 1 the CTA has no other Q tile to alternate with: the overlap is half way from the kernel's to none.
 
     Shared memory is read by the tensor cores on their own where operands are "async": there it is one pipe with them,
     the slower of the two counting. Where warps load operands, it is a pipe of its own.
@@ -244,7 +254,9 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
     for part in parts[1:]:
         longest = np.maximum(longest, part)
         total = total + part
-    return longest + profile.overlap * (total - longest)
+    overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
+    cycles: Floats = longest + overlap * (total - longest)
+    return cycles
 
 
 def test_cycles(tile: TileShape) -> Floats:

@@ -274,6 +274,7 @@ def single_call(
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
         "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
+        "single": choice.single if choice else False,
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,
         "resident": choice.resident if choice else 1,

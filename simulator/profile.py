@@ -30,6 +30,7 @@ class TileChoice:
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
     or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the kernel's overlap assumes.
 
     Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), ``resident`` CTAs that an SM has
     registers for, ``local_bytes`` that a KV tile moves because registers are too few. ``key_dim``, ``value_dim``: head
@@ -43,6 +44,7 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    single: bool = False
     threads: int = 0
     resident: int = 1
     local_bytes: float = 0.0
