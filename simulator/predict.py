@@ -14,13 +14,13 @@ from .calibration import Calibration
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
 from .clock import highest_hz
-from .conditions import DEFAULT_CONDITIONS, Conditions
+from .conditions import DEFAULT_CONDITIONS, Conditions, append_registers
 from .estimate import Baseline, Estimate, mean_estimate, with_whole_run
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
-from .patterns.band import UNLIMITED
 from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, baseline_profile, choose_profile
 from .schedule import Dispatch
+from .tile_choice import read_dtype, tile_choice, windowed
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -170,11 +170,7 @@ def resolve_tiles(
     Raises:
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
-    axes = pattern.tile_axes
-    head_dim = max(workload.head_dim, workload.dim_v)
-    default = profile.tile_for(
-        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(pattern)
-    )
+    default = tile_choice(profile, pattern, workload)
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),
@@ -194,12 +190,7 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, _windowed(pattern)))
-
-
-def _windowed(pattern: Pattern) -> bool:
-    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
-    return isinstance(pattern, Band) and pattern.left < UNLIMITED
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed(pattern)))
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -244,6 +235,7 @@ def single_call(
     w = workload
     around = _around_bytes(w, conditions)
     tile_q = math.prod(q_tile)
+    choice = tile_choice(profile, pattern, w)
     values = {
         "batch": w.batch,
         "heads": w.heads,
@@ -253,11 +245,12 @@ def single_call(
         "dim": w.head_dim,
         "dim_v": w.dim_v,
         "query_bytes": DTYPE_BYTES[w.dtype],
-        "kv_bytes": DTYPE_BYTES[w.kv_dtype or w.dtype],
-        "tensor_rate": tensor_rate(gpu, w.dtype),
+        "kv_bytes": DTYPE_BYTES[read_dtype(profile, w)],
+        "tensor_rate": 2.0 * gpu.fp32_fma_per_clock_per_sm if choice.cuda_cores else tensor_rate(gpu, w.dtype),
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
         "packed": packed_rows(profile, pattern, w),
+        "in_flight": choice.in_flight,
         "axes": pattern.axes + _window_axes(profile, pattern, w),
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
@@ -265,6 +258,7 @@ def single_call(
         "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
         "passes": cascade.key_passes if cascade else 1,
         **around,
+        "append_registers": append_registers(conditions.engine, DTYPE_BYTES[w.kv_dtype or w.dtype]),
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,7 +30,9 @@ class TileChoice:
     """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
-    or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    or only without one where ``windowed`` says so, and for at most ``max_rows`` rows of Q, packed heads included (0: any
+    number; as a decode tile four times its own). ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as
+    the profile says). ``cuda_cores``: its products are fused multiply-adds, not MMA.
     """
 
     max_head_dim: int
@@ -39,6 +42,8 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    in_flight: int = 0
+    cuda_cores: bool = False
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
@@ -71,6 +76,8 @@ class KernelProfile:
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
+        row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
+            tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
         mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
         scores_through_smem: the scores go through shared memory between the two GEMMs.
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
@@ -87,6 +94,13 @@ class KernelProfile:
             see overlap_source.
         order: "longest-first" or "launch" (in the order of the grid).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
+        prefill_reads: where a prefill without history finds keys and values: in the "cache", or as the layer before hands them
+            over ("new"), in the dtype of its products.
+        merge_trips: memory latencies that a CTA of the kernel that merges split keys takes over a token and head, of which it
+            merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
+            after the other.
+        latency_bound: a warp waits for its own instructions, one after the other, so that a CTA takes as long alone on an SM as
+            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped, not
@@ -125,6 +139,7 @@ class KernelProfile:
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
+    row_warps: int = 0
     mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
@@ -138,6 +153,10 @@ class KernelProfile:
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
     in_flight: int = 1
+    latency_bound: bool = False
+    prefill_reads: Literal["cache", "new"] = "cache"
+    merge_trips: float = 0.0
+    part_trips: float = 0.0
     round_trips: float = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
@@ -186,9 +205,11 @@ class KernelProfile:
         Raises:
             InputError: the kernel has no such tile.
         """
-        if axes == 1 and queries is not None and queries <= DECODE_QUERIES:
-            rows = queries * (packed if self.pack_gqa != "never" else 1)
-            for choice in self.decode_tiles:
+        rows = math.inf
+        if axes == 1 and queries is not None:
+            decodes = queries <= DECODE_QUERIES
+            rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
+            for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
                 if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (
                     choice.max_rows or 4 * choice.q[0]
@@ -196,7 +217,7 @@ class KernelProfile:
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
-            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed):
+            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (choice.max_rows or math.inf):
                 return choice
         if fitting:
             raise InputError(
