@@ -65,6 +65,15 @@ def engine_names() -> list[str]:
     return list(_engines())
 
 
+def append_registers(engine: str, cache_bytes: float) -> float:
+    """Registers of a thread of the engine's appending pass, where they limit it (see memory.append_seconds); else 0.
+
+    ``cache_bytes`` are those of an element of the cache: converting to 8 bits takes more of them.
+    """
+    table = _engines().get(engine, {})
+    return float(table.get("append_registers_8bit" if cache_bytes < 2 else "append_registers", 0.0))
+
+
 def engine_conditions(
     engine: str, workload: Workload, warm_l2: bool = True, clock_hz: float | None = None
 ) -> Conditions:

@@ -19,6 +19,7 @@ from .tiles import Floats, Ints
 
 L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
 
@@ -32,6 +33,7 @@ class Calls:
         tensor_rate: FLOP per clock and SM for the dtype.
         tile_q, tile_kv: tokens in a Q and a KV tile.
         packed: query heads whose rows share Q tiles (see packed_heads); ``count`` is of all of them together.
+        in_flight: CTAs that share an SM; 0 where the profile says.
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
@@ -39,11 +41,12 @@ class Calls:
         passes: passes over the keys, each a launch of its own.
         append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
+        append_registers: of a thread of the appending pass (see memory.append_seconds).
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads, resident: threads of a CTA (0: not told), and CTAs that an SM holds, where loads are exposed.
+        threads: of a CTA (0: not told), where loads are exposed.
         local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
@@ -62,6 +65,7 @@ class Calls:
     tile_q: Floats
     tile_kv: Floats
     packed: Floats
+    in_flight: Floats
     axes: Floats
     mask_all: Floats
     permute_axes: Floats
@@ -70,6 +74,7 @@ class Calls:
     append_bytes: Floats
     rotate_bytes: Floats
     quantise_bytes: Floats
+    append_registers: Floats
     select_s: Floats
     warm: Floats
     graph: Floats
@@ -77,7 +82,6 @@ class Calls:
     single: Floats
     tests: Floats
     threads: Floats
-    resident: Floats
     local_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats
@@ -154,9 +158,12 @@ def forecast(
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
     if splits is None:
-        splits = schedule.kv_splits(
-            profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv
-        )
+        slots, rule = gpu.sms * profile.in_flight, profile.split_rule
+        if rule == "planned":
+            places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
+            splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
+        else:
+            splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv)
         if profile.split_kv != "always":
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
             splits = np.where(few, splits, 1.0)
@@ -177,7 +184,7 @@ def forecast(
         c.threads,
         c.local_bytes,
         gpu.dram_latency_s * np.where(shared, L2_LATENCY, 1.0),
-        np.clip(ctas * splits / gpu.sms, 1.0, c.resident),
+        np.clip(ctas * splits / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),
     )
 
     # Step 4: cycles of a full and of a partial tile.
@@ -197,13 +204,21 @@ def forecast(
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     output_cycles = memory.l2_cycles(gpu, rows * c.dim_v * output_bytes)
     latency = profile.round_trips * gpu.dram_latency_s * highest_hz + output_cycles
+    if profile.row_warps:  # written and read once each
+        latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
-    per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
-    cta_count = c.count * flat(head_groups * splits)
-    span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
+    in_flight = np.where(c.in_flight > 0, c.in_flight, np.asarray(profile.in_flight, dtype=np.float64))
+    per_cta, places = np.maximum(busy, (busy + flat(latency)) / flat(in_flight)), np.full_like(in_flight, gpu.sms)
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
+    if profile.latency_bound:
+        # A CTA takes its own time in a place on an SM; where a tile says how many CTAs fit, they hide latencies as above.
+        waits = c.in_flight == 0
+        in_flight = np.where(waits, np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape)), in_flight)
+        per_cta = np.where(flat(waits), busy * flat(in_flight) + flat(latency), per_cta)
+        places, exposed = np.where(waits, gpu.sms * in_flight, places), np.where(waits, 0.0, exposed)
+    cta_count = c.count * flat(head_groups * splits)
+    span = schedule.makespan(per_cta, cta_count, c.row, places, profile.order == "longest-first")
     cycles = span + exposed
     steady = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms
 
@@ -224,7 +239,7 @@ def forecast(
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz, moved)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -244,7 +259,7 @@ def forecast(
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
-        per_cta, cta_count, exposed / clock_hz, compute_s,
+        per_cta * flat(gpu.sms / places), cta_count, exposed / clock_hz, compute_s,
     )  # fmt: skip
 
 
@@ -287,18 +302,24 @@ def _traffic(
 
 
 def _passes(
-    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats
+    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats, moved: memory.Traffic
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
     if (splits > 1).any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = once_s + memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
+        merging_s = merging_s + c.batch * c.heads * c.queries / places * profile.merge_trips * gpu.dram_latency_s
+        merging_s = merging_s + splits * profile.part_trips * gpu.dram_latency_s
         merge_s = np.where(splits > 1, merging_s, 0.0)
     if c.append_bytes.any():
-        moving_s = memory.dram_seconds(gpu, c.append_bytes)
+        # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
+        left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
+        moving_s = memory.dram_seconds(gpu, c.append_bytes * left)
+        moving_s = np.maximum(moving_s, memory.l2_seconds(gpu, c.append_bytes, clock_hz))
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
-        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
+        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
     if c.quantise_bytes.any():

@@ -62,11 +62,19 @@ def traffic(
     dram_kv = np.minimum(unique_kv * rounds, np.maximum(kv_issued_bytes, unique_kv))
     unique = query_bytes + output_bytes + unique_kv
     dram = query_bytes + output_bytes + dram_kv
-    # Tensors that fit where every SM reaches them are all there; from there to the whole L2 ever fewer; beyond it a loop
-    # over them drives each out before its next use.
+    left = 1.0 - resident_share(gpu, unique, warm)
+    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * left)
+
+
+def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats) -> Floats:
+    """Share of a call's bytes that the L2 still holds from the call before it; ``warm`` as in ``traffic``.
+
+    Tensors that fit where every SM reaches them are all there; from there to the whole L2 ever fewer; beyond it a loop over
+    them drives each out before its next use.
+    """
     whole = max(gpu.l2_bytes / gpu.l2_effective_bytes, THRASHED)
-    resident = np.clip((whole - unique / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
-    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * (1.0 - resident))
+    share: Floats = np.clip((whole - size_bytes / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
+    return share
 
 
 def dram_seconds(gpu: GPU, size_bytes: Floats, efficiency: float | None = None) -> Floats:
@@ -87,18 +95,25 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
 
 
-def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats) -> Floats:
+def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats, registers: Floats) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
     Args:
         moving_s: time to read and write the bytes.
         tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
+        registers: of a thread, where they limit how many CTAs an SM holds; 0 where they do not.
 
-    A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds.
+    A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
+    registers leave it with few, it copies keys and then values, three latencies, and they or the bytes set the pace.
     """
     threads = np.clip(row_elements, 32.0, APPEND_THREADS)
-    resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
-    return moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
+    resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
+    seconds: Floats = moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / (gpu.sms * resident))
+    if np.any(registers):
+        resident = np.minimum(resident, np.maximum(gpu.registers_per_sm // (threads * np.maximum(registers, 1.0)), 1.0))
+        waiting = 3.0 * gpu.dram_latency_s * (1.0 + tokens / (gpu.sms * resident))
+        seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
+    return seconds
 
 
 def selection_seconds(

@@ -36,6 +36,7 @@ from .tile_operations import TileOperations
 from .tiles import Floats
 
 TCGEN05_ROWS = 128
+MMA_ROWS = 16  # of mma.sync
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -218,7 +219,9 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     """
     kv = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
     written = 0.0 if profile.operand_rows >= TCGEN05_ROWS else 1.0
-    moved = kv * (written + np.maximum(1.0, tile.rows / profile.operand_rows))
+    moved = kv * (written + _reads(profile, tile))
+    if profile.row_warps:
+        moved = moved + tile.rows * tile.dim * tile.query_bytes
     if profile.operands == "async":
         moved = moved + tile.rows * tile.dim * tile.kv_bytes  # Q is an operand in shared memory too
     if profile.transposes_fp8:  # V is read and written once more
@@ -226,6 +229,28 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     if profile.scores_through_smem:
         moved = moved + 2.0 * tile.rows * tile.keys * tile.kv_bytes
     return moved
+
+
+def _reads(profile: KernelProfile, tile: TileShape) -> Floats:
+    """How often a KV tile is read from shared memory."""
+    served = np.maximum(tile.rows / profile.row_warps, MMA_ROWS) if profile.row_warps else profile.operand_rows
+    times: Floats = np.maximum(1.0, tile.rows / served)
+    return times
+
+
+def merged_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
+    """Bytes of the fp32 results that the warps of a CTA exchange at its end, where they divide keys and not rows."""
+    key_warps = np.minimum(np.maximum(profile.row_warps * MMA_ROWS / tile.rows, 1.0), np.maximum(profile.row_warps, 1))
+    exchanged: Floats = np.where(key_warps > 1.0, key_warps * tile.rows * tile.dim_v * ACCUMULATOR_BYTES, 0.0)
+    return exchanged
+
+
+def resident_ctas(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
+    """CTAs whose Q, K and V tiles, or what their warps exchange, fit an SM's shared memory together; one at least."""
+    held = tile.rows * tile.dim * tile.query_bytes + tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
+    held = np.maximum(held, merged_bytes(profile, tile))
+    fitting: Floats = np.floor(gpu.smem_bytes_per_sm / (held + gpu.smem_reserved_bytes_per_cta))
+    return np.maximum(fitting, 1.0)
 
 
 def l2_bytes_per_tile(profile: KernelProfile, tile: TileShape) -> Floats:

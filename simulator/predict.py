@@ -14,13 +14,13 @@ from .calibration import Calibration
 from .cascade_call import CascadeWork, cascade_work, streaming
 from .cascade_call import notes as cascade_notes
 from .clock import highest_hz
-from .conditions import DEFAULT_CONDITIONS, Conditions
+from .conditions import DEFAULT_CONDITIONS, Conditions, append_registers
 from .estimate import Baseline, Estimate, mean_estimate, with_whole_run
 from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
-from .patterns.band import UNLIMITED
 from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, TileChoice, baseline_profile, choose_profile
 from .schedule import Dispatch
+from .tile_choice import tile_choice, windowed
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -170,18 +170,10 @@ def resolve_tiles(
     Raises:
         InputError: a tile with another number of axes than the pattern needs, or of impossible size.
     """
-    default = default_choice(profile, pattern, workload)
+    default = tile_choice(profile, pattern, workload)
     return (
         _tile(q_tile, "q tile", default.q, pattern),
         _tile(kv_tile, "kv tile", default.kv, pattern),
-    )
-
-
-def default_choice(profile: KernelProfile, pattern: Pattern, workload: Workload) -> TileChoice:
-    """The tile that a kernel takes for a call by itself. Raises InputError where it has none."""
-    w = workload
-    return profile.tile_for(
-        pattern.tile_axes, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, w.dtype, w.kv_dtype, _windowed(pattern)
     )
 
 
@@ -198,12 +190,7 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, _windowed(pattern)))
-
-
-def _windowed(pattern: Pattern) -> bool:
-    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
-    return isinstance(pattern, Band) and pattern.left < UNLIMITED
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed(pattern)))
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -259,10 +246,11 @@ def single_call(
         "dim_v": w.dim_v,
         "query_bytes": DTYPE_BYTES[w.dtype],
         "kv_bytes": _kv_bytes(profile, w),
-        "tensor_rate": tensor_rate(gpu, w.dtype),
+        "tensor_rate": _products_rate(gpu, w.dtype, choice),
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
         "packed": packed_rows(profile, pattern, w),
+        "in_flight": choice.in_flight if choice else 0,
         "axes": pattern.axes + _window_axes(profile, pattern, w),
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
@@ -270,6 +258,7 @@ def single_call(
         "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
         "passes": cascade.key_passes if cascade else 1,
         **around,
+        "append_registers": append_registers(conditions.engine, DTYPE_BYTES[w.kv_dtype or w.dtype]),
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
@@ -277,7 +266,6 @@ def single_call(
         "single": choice.single if choice else False,
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,
-        "resident": choice.resident if choice else 1,
         "local_bytes": choice.local_bytes if choice else 0,
         "run_dim": (choice.key_dim if choice else 0) or w.head_dim,
         "run_dim_v": (choice.value_dim if choice else 0) or w.dim_v,
@@ -295,14 +283,14 @@ def single_call(
 
 def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
     """Whether a kernel looks at every KV tile up to the diagonal to learn whether it lies in a window."""
-    return profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and _windowed(pattern)
+    return profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and windowed(pattern)
 
 
 def _own_choice(profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tuple[Grid, Grid]) -> TileChoice | None:
     """The kernel's own tile for a call, where these are its shapes."""
     if len(tiles[0]) != pattern.tile_axes:
         return None
-    choice = default_choice(profile, pattern, w)
+    choice = tile_choice(profile, pattern, w)
     return choice if (choice.q, choice.kv) == tiles else None
 
 
@@ -315,8 +303,13 @@ def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float
 def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
     """Bytes per element of keys and values as the kernel reads them, the mean of cached and new ones."""
     cached = DTYPE_BYTES[w.kv_dtype or w.dtype]
-    new = DTYPE_BYTES[w.dtype] if profile.reads_new_keys and w.tokens > DECODE_QUERIES else cached
+    new = DTYPE_BYTES[w.dtype] if profile.prefill_reads == "new" and w.tokens > DECODE_QUERIES else cached
     return cached + (new - cached) * min(w.tokens / w.kv_tokens, 1.0)
+
+
+def _products_rate(gpu: GPU, dtype: str, choice: TileChoice | None) -> float:
+    """FLOP per clock and SM of the pipe that multiplies."""
+    return 2.0 * gpu.fp32_fma_per_clock_per_sm if choice and choice.cuda_cores else tensor_rate(gpu, dtype)
 
 
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits

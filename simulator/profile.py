@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,12 +30,14 @@ class TileChoice:
     """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
-    or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
-    ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the kernel's overlap assumes.
+    or only without one where ``windowed`` says so, and for at most ``max_rows`` rows of Q, packed heads included (0: any
+    number; as a decode tile four times its own). ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as
+    the profile says). ``cuda_cores``: its products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile
+    alone; otherwise it alternates between two, as the kernel's overlap assumes.
 
-    Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), ``resident`` CTAs that an SM has
-    registers for, ``local_bytes`` that a KV tile moves because registers are too few. ``key_dim``, ``value_dim``: head
-    dims of keys and of values that are run, padding included (0: those there are).
+    Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), and ``local_bytes`` that a KV
+    tile moves because registers are too few. ``key_dim``, ``value_dim``: head dims of keys and of values that are run, padding
+    included (0: those there are).
     """
 
     max_head_dim: int
@@ -44,9 +47,10 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    in_flight: int = 0
+    cuda_cores: bool = False
     single: bool = False
     threads: int = 0
-    resident: int = 1
     local_bytes: float = 0.0
     key_dim: int = 0
     value_dim: int = 0
@@ -82,6 +86,8 @@ class KernelProfile:
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
+        row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
+            tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
         mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
         scores_through_smem: the scores go through shared memory between the two GEMMs.
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
@@ -93,7 +99,6 @@ class KernelProfile:
             own (measured, where it is).
         loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
             other CTAs of its SM hide. tile_round_trips: memory latencies that a thread then waits for with each load.
-        reads_new_keys: it reads a call's new keys and values as the layer before hands them over, not from the cache.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
         emulated_exp: share of exponentials computed on the FMA pipe.
@@ -101,6 +106,13 @@ class KernelProfile:
             see overlap_source.
         order: "longest-first" or "launch" (in the order of the grid).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
+        prefill_reads: where a prefill finds its new keys and values: in the "cache", or as the layer before hands them over
+            ("new"), in the dtype of its products.
+        merge_trips: memory latencies that a CTA of the kernel that merges split keys takes over a token and head, of which it
+            merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
+            after the other.
+        latency_bound: a warp waits for its own instructions, one after the other, so that a CTA takes as long alone on an SM as
+            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped, not
@@ -139,6 +151,7 @@ class KernelProfile:
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
+    row_warps: int = 0
     mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
@@ -148,13 +161,16 @@ class KernelProfile:
     fp8_window_axes: float = 0.0
     loads: Literal["hidden", "exposed"] = "hidden"
     tile_round_trips: float = 0.0
-    reads_new_keys: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
     in_flight: int = 1
+    latency_bound: bool = False
+    prefill_reads: Literal["cache", "new"] = "cache"
+    merge_trips: float = 0.0
+    part_trips: float = 0.0
     round_trips: float = 4
     masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
@@ -203,9 +219,11 @@ class KernelProfile:
         Raises:
             InputError: the kernel has no such tile.
         """
-        if axes == 1 and queries is not None and queries <= DECODE_QUERIES:
-            rows = queries * (packed if self.pack_gqa != "never" else 1)
-            for choice in self.decode_tiles:
+        rows = math.inf
+        if axes == 1 and queries is not None:
+            decodes = queries <= DECODE_QUERIES
+            rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
+            for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
                 if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (
                     choice.max_rows or 4 * choice.q[0]
@@ -213,7 +231,7 @@ class KernelProfile:
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
-            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed):
+            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (choice.max_rows or math.inf):
                 return choice
         if fitting:
             raise InputError(

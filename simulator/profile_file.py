@@ -47,6 +47,9 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "mma_fraction": (0.01, 1.0),
     "emulated_exp": (0.0, 1.0),
     "in_flight": (1, 64),
+    "row_warps": (0, 32),
+    "merge_trips": (0.0, 100.0),
+    "part_trips": (0.0, 100.0),
     "min_packed": (1, 1024),
     "max_packed": (1, 1024),
 }
@@ -210,8 +213,11 @@ def _check_tiles(name: str, value: object, where: str) -> None:
         for key in ("dtypes", "kv_dtypes"):
             if key in choice:
                 _check_names(key, choice[key], where)
-        if not isinstance(choice.get("windowed", True), bool):
-            raise InputError(f"{where}: windowed in {name} is {choice['windowed']!r}, expected true or false")
+        if not _is_whole(choice.get("in_flight", 1), 64):
+            raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
+        for key in ("windowed", "cuda_cores"):
+            if not isinstance(choice.get(key, True), bool):
+                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
 
 
 def _check_shape(shape: object, what: str) -> None:

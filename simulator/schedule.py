@@ -38,14 +38,14 @@ def class_counts(row: Ints, classes: int) -> Ints:
     return sizes
 
 
-def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first: bool) -> Floats:
+def makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int, longest_first: bool) -> Floats:
     """Time until the last of ``servers`` is done, per call.
 
     Args:
         cost: time of one CTA of each class; the classes of a call lie together, longest first.
         count: CTAs in each class.
         row: index of the first class of each call (as numpy's reduceat takes it), shape (calls,).
-        servers: SMs.
+        servers: SMs, or places for CTAs on them; of all calls or of each.
         longest_first: long CTAs are handed out first (or bins are packed ahead).
 
     Longest first comes within rounding of its lower bounds: the mean load, and for each class the load of a server
@@ -60,7 +60,8 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
         running = np.cumsum(count)
         cumulative = running - np.repeat(running[row] - count[row], class_counts(row, cost.size))
     # The small number keeps a whole number of waves whole when counts are not exact.
-    packed = np.maximum.reduceat(np.ceil(cumulative / servers - 1e-9) * cost, row)
+    each = servers if np.size(servers) == 1 else np.repeat(servers, class_counts(row, cost.size))
+    packed = np.maximum.reduceat(np.ceil(cumulative / each - 1e-9) * cost, row)
     packed = np.maximum(packed, total / servers)
     if longest_first:
         return packed
@@ -73,10 +74,11 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
     return np.where(ctas <= servers, longest, ragged)
 
 
-SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments"]
+SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments", "planned"]
 MOST_SPLITS = 128
 SEGMENTS, SEGMENTED_CTAS = 16, 128  # vLLM's NUM_PAR_SOFTMAX_SEGMENTS and MIN_LAUNCH_GRID_SIZE_2D
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
+FEWEST_PLANNED_KEYS = 128  # FlashInfer's min_kv_chunk_size
 
 
 def kv_splits(
@@ -90,6 +92,7 @@ def kv_splits(
             its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than "waves" gives one sequence.
             "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
+            ("planned" is planned_splits.)
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
         kv_tiles: KV tiles of a CTA. tile_keys: keys of one.
     """
@@ -109,6 +112,19 @@ def kv_splits(
         )
     splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
+
+
+def planned_splits(ctas: Floats, slots: Floats, kv_tiles: Floats, tile_keys: Floats, kv_heads: Floats) -> Floats:
+    """FlashInfer's split (PrefillBinarySearchKVChunkSize): the shortest parts, of 128 keys or more, whose CTAs all fit.
+
+    Args:
+        ctas: CTAs of the call before the split. slots: CTAs that the planner takes to run at once.
+        kv_tiles: KV tiles of a CTA. tile_keys: keys of one. kv_heads: of the call.
+    """
+    keys = np.maximum(kv_tiles * tile_keys, 1.0)
+    most = np.maximum(np.floor(np.floor(slots / kv_heads) / np.maximum(ctas / kv_heads, 1.0)), 1.0)
+    parts: Floats = np.ceil(keys / np.maximum(np.ceil(keys / most), FEWEST_PLANNED_KEYS))
+    return parts
 
 
 def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:

@@ -106,8 +106,8 @@ def test_spilled_registers_and_latencies_cost_time() -> None:
 def test_ctas_that_share_an_sm_fill_each_others_gaps_but_only_where_there_are_enough() -> None:
     many, few = call(Band(UNLIMITED, 0), heads=64), call(Band(UNLIMITED, 0), tokens=64, heads=4)
     for calls, gains in ((many, True), (few, False)):
-        alone = seconds(replace(calls, resident=np.ones(1)))
-        assert (seconds(replace(calls, resident=np.full(1, 2.0))) < 0.9 * alone) is gains
+        alone = seconds(replace(calls, in_flight=np.ones(1)))
+        assert (seconds(replace(calls, in_flight=np.full(1, 2.0))) < 0.9 * alone) is gains
 
 
 def test_new_keys_are_read_as_the_layer_before_hands_them_over() -> None:

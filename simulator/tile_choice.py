@@ -1,0 +1,26 @@
+"""Which of its tiles a kernel takes for a call, and in which dtype it finds the keys."""
+
+from __future__ import annotations
+
+from .patterns import Band, Pattern
+from .patterns.band import UNLIMITED
+from .profile import DECODE_QUERIES, KernelProfile, TileChoice
+from .workload import Workload
+
+
+def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileChoice:
+    """The tile that a kernel takes by itself. Raises InputError when it has none for the head dimension."""
+    dims, read = max(w.head_dim, w.dim_v), read_dtype(profile, w)
+    return profile.tile_for(pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(pattern))
+
+
+def read_dtype(profile: KernelProfile, w: Workload) -> str:
+    """The dtype of the keys and values that attention reads: the cache's, unless it reads what the layer hands over."""
+    if profile.prefill_reads == "new" and w.cached == 0 and w.tokens > DECODE_QUERIES:
+        return w.dtype
+    return w.kv_dtype or w.dtype
+
+
+def windowed(pattern: Pattern) -> bool:
+    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
+    return isinstance(pattern, Band) and pattern.left < UNLIMITED

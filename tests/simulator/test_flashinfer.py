@@ -1,0 +1,190 @@
+"""What FlashInfer's planner and kernels do, against their rules written out: tiles, occupancy, split keys; engines' appends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attncast.hwmodels import load_gpu
+from attncast.simulator import Workload, parse_pattern, predict
+from attncast.simulator.conditions import append_registers, engine_conditions
+from attncast.simulator.forecast import forecast
+from attncast.simulator.memory import append_seconds, resident_share
+from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas
+from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
+from attncast.simulator.profile import load_profile
+from attncast.simulator.schedule import makespan, planned_splits
+
+GPU = load_gpu("rtx-pro-6000")
+KIB = 1024
+
+
+def planner_tile(rows: int, dim: int, kv_bytes: int) -> tuple[int, int]:
+    """Rows and keys of a CTA: FA2DetermineCtaTileQ, then the most MMA steps of keys beside Q (prefill.cuh) of 8, 4, 2 and 1."""
+    tile_q = 128 if rows > 64 and dim < 256 else 64 if rows > 16 else 16
+    row_warps = 1 if tile_q == 16 else 4
+    key_warps, steps_of_q = 4 // row_warps, 2 if tile_q == 128 else 1
+    held, step = tile_q * dim * 2, 2 * dim * 16 * key_warps * kv_bytes
+    fewest = row_warps // 2 if kv_bytes == 1 and row_warps > 2 else 1
+    room = GPU.smem_bytes_per_sm // (2 if GPU.smem_bytes_per_sm >= 2 * (held + fewest * step) else 1)
+    most = min((room - held) // step, 8 // steps_of_q)
+    return tile_q, max(n for n in (8, 4, 2, 1) if n <= most) * 16 * key_warps
+
+
+@pytest.mark.parametrize("engine", ["", "vllm", "sglang"])
+@pytest.mark.parametrize("kv_dtype", ["bf16", "fp8"])
+@pytest.mark.parametrize("dim", [64, 128, 192, 256])
+@pytest.mark.parametrize(
+    ("tokens", "gqa"), [(1, 4), (1, 16), (1, 24), (1, 128), (16, 1), (16, 4), (64, 1), (65, 1), (4096, 8)]
+)
+def test_tiles_follow_the_planner(engine, kv_dtype, dim, tokens, gqa):
+    profile = load_profile("flashinfer", GPU, engine)
+    read = "bf16" if engine == "sglang" and tokens > 8 else kv_dtype
+    choice = profile.tile_for(1, dim, tokens, gqa, "bf16", read)
+    expected = planner_tile(tokens * gqa, dim, 1 if read == "fp8" else 2)
+    if (dim, read) == (64, "fp8") and tokens * gqa <= 16:
+        expected = (16, 128)  # as its calls look, not the 256 of the rule
+    assert (choice.q[0], choice.kv[0]) == expected
+
+
+@pytest.mark.parametrize(("dim", "gqa"), [(d, g) for d in (64, 128, 256) for g in (1, 2, 3)])
+def test_sglang_decodes_few_heads_on_cuda_cores(dim, gqa):
+    """Keys of a step and CTAs of an SM from decode.cuh's thread layout; tensor cores from four heads on, and on fp8 caches."""
+    profile = load_profile("flashinfer", GPU, "sglang")
+    choice = profile.tile_for(1, dim, 1, gqa, "bf16", "bf16")
+    columns = dim // max(8, dim // 32)
+    depth, keys_each = max(128, columns * gqa) // (columns * gqa), 4 if gqa == 1 else 1
+    keys, threads = keys_each * gqa * depth, columns * gqa * depth
+    held = 2 * 2 * keys * dim * 2 + max(keys_each * max(128, columns * gqa) * 8, 2 * gqa * depth * 4)
+    fitting = min(GPU.smem_bytes_per_sm // (held + KIB), GPU.max_threads_per_sm // threads)
+    assert (choice.cuda_cores, choice.q[0], choice.kv[0], choice.in_flight) == (True, gqa, keys, fitting)
+    assert not profile.tile_for(1, dim, 1, gqa, "bf16", "fp8").cuda_cores
+    assert not profile.tile_for(1, dim, 1, 4, "bf16", "bf16").cuda_cores
+    assert not load_profile("flashinfer", GPU, "vllm").tile_for(1, dim, 1, gqa, "bf16", "bf16").cuda_cores
+
+
+def searched_parts(batch: int, q_tiles: int, kv_heads: int, keys: int, slots: int) -> int:
+    """PrefillBinarySearchKVChunkSize on equal sequences and pages of one key: parts of the chunk that it finds."""
+    low, high = min(128, keys), keys
+    while low < high:
+        chunk = (low + high) // 2
+        if batch * q_tiles * -(-keys // chunk) > slots // kv_heads:
+            low = chunk + 1
+        else:
+            high = chunk
+    return -(-keys // low)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 12, 40]), st.integers(1, 500))
+def test_planned_splits_are_the_binary_search(batch, q_tiles, kv_heads, tiles):
+    keys, slots = 64 * tiles, 2 * GPU.sms
+    ctas = np.array([float(batch * q_tiles * kv_heads)])
+    found = planned_splits(
+        ctas, np.array([float(slots)]), np.array([float(tiles)]), np.array([64.0]), np.array([float(kv_heads)])
+    )
+    assert found[0] == searched_parts(batch, q_tiles, kv_heads, keys, slots)
+
+
+def shape(rows: int, keys: int, dim: int, kv_bytes: float) -> TileShape:
+    return TileShape(*(np.array([float(v)]) for v in (rows, rows, keys, dim, dim, 2, kv_bytes, 1)))
+
+
+def test_an_sm_holds_as_many_ctas_as_its_shared_memory():
+    profile = load_profile("flashinfer", GPU)
+    assert resident_ctas(GPU, profile, shape(128, 32, 128, 2))[0] == 2  # 32 + 16 KiB each
+    assert resident_ctas(GPU, profile, shape(16, 64, 256, 2))[0] == 1  # 8 + 64 KiB
+    # Four warps share the keys of 16 rows and exchange 64 KiB of results, more than the 40 KiB of their tiles.
+    assert merged_bytes(profile, shape(16, 64, 256, 1))[0] == 64 * KIB
+    assert resident_ctas(GPU, profile, shape(16, 64, 256, 1))[0] == 1
+    assert merged_bytes(profile, shape(64, 16, 256, 2))[0] == 0
+    assert merged_bytes(load_profile("fa2", GPU), shape(16, 64, 256, 2))[0] == 0
+
+
+def test_places_of_each_call_as_one_by_one():
+    cost, count = np.array([3.0, 1.0, 5.0]), np.array([10.0, 40.0, 400.0])
+    places = np.array([4.0, 300.0])
+    together = makespan(cost, count, np.array([0, 2]), places, False)
+    alone = [makespan(cost[a:b], count[a:b], np.array([0]), int(n), False)[0] for a, b, n in ((0, 2, 4), (2, 3, 300))]
+    assert together.tolist() == alone
+
+
+def test_sglang_prefill_reads_the_keys_it_is_handed():
+    """Its attention is the 16-bit one whatever the cache; only appending differs. With a history it reads the cache."""
+
+    def kernel_s(kv_dtype, engine, cached=0):
+        w = Workload(4096, 32, 128, batch=4, heads_kv=8, dtype="bf16", kv_dtype=kv_dtype, cached=cached)
+        return predict(w, "causal", GPU, "flashinfer", conditions=engine_conditions(engine, w)).kernel_time_s
+
+    assert kernel_s("fp8", "sglang") == kernel_s("bf16", "sglang")
+    assert kernel_s("fp8", "vllm") != kernel_s("bf16", "vllm")
+    assert kernel_s("fp8", "sglang", 64) != kernel_s("bf16", "sglang", 64)
+
+
+def test_a_lone_cta_takes_as_long_as_two_together():
+    """One CTA for each SM, or two: the same time, within what their bytes add."""
+
+    def run_s(heads):
+        w = Workload(128, heads, 128, heads_kv=heads, dtype="bf16", cached=128)
+        profile, pattern = load_profile("flashinfer", GPU, "vllm"), parse_pattern("causal")
+        tiles = resolve_tiles(profile, pattern, w, None, None)
+        work = kernel_work(profile, pattern, w, tiles)
+        call = single_call(GPU, profile, w, pattern, tiles, work, engine_conditions("vllm", w))
+        costs = forecast(GPU, profile, call, splits=np.ones(1))
+        return float(costs.parts["tiles"][0]), float(costs.compute_s[0])
+
+    (steady, one), (twice, two) = run_s(GPU.sms), run_s(2 * GPU.sms)
+    assert two == pytest.approx(one, rel=0.02)
+    assert twice == pytest.approx(2 * steady, rel=0.02)
+
+
+def test_merging_takes_a_turn_for_each_token_and_head_or_part():
+    def merge_s(kernel, engine, tokens, heads, keys):
+        w = Workload(tokens, heads, 128, heads_kv=1, dtype="bf16", cached=keys - tokens)
+        estimate = predict(w, "causal", GPU, kernel, conditions=engine_conditions(engine, w))
+        return estimate.parts_s["merge"], estimate.splits
+
+    few, some = merge_s("flashinfer", "vllm", 64, 8, 8192), merge_s("flashinfer", "vllm", 128, 8, 8192)
+    assert few[1] > 1
+    assert some[1] > 1
+    turn_s = 10 * GPU.dram_latency_s / (GPU.sms * (GPU.max_threads_per_sm // 128))
+    assert some[0] - few[0] >= 64 * 8 * turn_s
+    short, long = merge_s("fa2", "vllm", 1, 8, 8192), merge_s("fa2", "vllm", 1, 8, 65536)
+    assert long[1] > short[1] > 1
+    assert long[0] - short[0] >= 0.4 * GPU.dram_latency_s * (long[1] - short[1])
+
+
+def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
+    tokens, moving = np.array([1e5]), np.array([1e-6])
+
+    def each_s(elements, registers):
+        some, more = (
+            append_seconds(GPU, moving, n * tokens, np.array([elements]), np.array([registers])) for n in (1, 2)
+        )
+        return float((more - some)[0]) / 1e5
+
+    assert each_s(512.0, 72.0) == pytest.approx(3 * GPU.dram_latency_s / GPU.sms)  # 65536 // (512 x 72) = 1
+    assert each_s(4096.0, 72.0) == each_s(512.0, 72.0)  # 512 threads at most
+    assert each_s(256.0, 72.0) == pytest.approx(each_s(512.0, 72.0) / 3)  # 65536 // (256 x 72) = 3
+    assert each_s(512.0, 0.0) == pytest.approx(2 * GPU.dram_latency_s / GPU.sms / 3)  # 1536 // 512 by threads
+    # Many bytes hide it.
+    assert append_seconds(GPU, np.array([1.0]), tokens, np.array([512.0]), np.array([72.0]))[0] == 1.0
+    assert append_registers("vllm", 1) > append_registers("vllm", 2) > 0
+    assert append_registers("sglang", 1) == 0
+
+
+def test_appending_what_the_l2_holds_needs_no_dram():
+    warm = np.ones(1)
+    assert resident_share(GPU, np.array([0.5 * GPU.l2_effective_bytes]), warm)[0] == 1
+    assert resident_share(GPU, np.array([2.0 * GPU.l2_effective_bytes]), warm)[0] == 0
+    assert resident_share(GPU, np.array([0.5 * GPU.l2_effective_bytes]), 0 * warm)[0] == 0
+
+    def append_s(warm_l2):
+        w = Workload(1024, 8, 128, batch=4, heads_kv=8, dtype="bf16")
+        return predict(w, "causal", GPU, "flashinfer", conditions=engine_conditions("sglang", w, warm_l2)).parts_s[
+            "append"
+        ]
+
+    assert append_s(True) < append_s(False)
