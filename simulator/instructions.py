@@ -76,8 +76,3 @@ ACCESS_BYTES = 16.0
 # fp8 products whose accumulator keeps fewer than 32 bits (Hopper): each KV tile's is cleared first and added to a true one
 # afterwards (vllm-project/flash-attention, pull requests 104 and 122).
 PROMOTION_FP32 = 2.0
-ACCUMULATOR_BYTES = 4.0
-# Scores and both accumulators live in the registers of two consumer warpgroups: 240 for each of 256 threads (setmaxnreg),
-# some 40 of which hold addresses, row statistics and P. What does not fit is saved and restored around both products.
-REGISTER_BYTES_FOR_ACCUMULATORS = 200.0 * 256 * 4
-SPILL_MOVES = 4.0

@@ -15,18 +15,15 @@ from . import memory
 from .instructions import (
     ACCESS_ALU_PER_AXIS,
     ACCESS_BYTES,
-    ACCUMULATOR_BYTES,
     CUDA_PRODUCT_ALU,
     CUDA_PRODUCT_FP32,
     DIVIDED_COORDINATE_ALU,
     EMULATED_EXP_ALU,
     EMULATED_EXP_FP32,
-    PROMOTION_FP32,
-    REGISTER_BYTES_FOR_ACCUMULATORS,
-    SPILL_MOVES,
     WIDEN_ALU,
 )
 from .profile import KernelProfile
+from .promotion import promotion_cycles
 from .tile_operations import TileOperations
 from .tiles import Floats
 
@@ -145,11 +142,8 @@ def tile_pipes(
         "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
     }
     if profile.promotes_fp8 and (tile.query_bytes < 2).any():
-        promoted = tile.rows * tile.dim_v * (tile.query_bytes < 2)
-        pipes["fp32"] = pipes["fp32"] + promoted * PROMOTION_FP32 / gpu.fp32_fma_per_clock_per_sm
-        held = (tile.rows * (tile.keys + 2.0 * tile.dim_v)) * ACCUMULATOR_BYTES * (tile.query_bytes < 2)
-        spilled = np.maximum(held - REGISTER_BYTES_FOR_ACCUMULATORS, 0.0) * SPILL_MOVES
-        pipes["spill"] = spilled / gpu.smem_bytes_per_clock_per_sm
+        promoted, pipes["spill"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+        pipes["fp32"] = pipes["fp32"] + promoted
     return pipes
 
 

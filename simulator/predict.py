@@ -173,7 +173,7 @@ def resolve_tiles(
     axes = pattern.tile_axes
     head_dim = max(workload.head_dim, workload.dim_v)
     default = profile.tile_for(
-        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(pattern)
+        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(profile, pattern, workload)
     )
     return (
         _tile(q_tile, "q tile", default.q, pattern),
@@ -194,12 +194,14 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, _windowed(pattern)))
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, _windowed(profile, pattern, workload)))
 
 
-def _windowed(pattern: Pattern) -> bool:
-    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
-    return isinstance(pattern, Band) and pattern.left < UNLIMITED
+def _windowed(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
+    """Whether a kernel is called with a sliding window: it looks at the argument, and may drop a window of all keys."""
+    if not isinstance(pattern, Band) or pattern.left >= UNLIMITED:
+        return False
+    return not (profile.drops_wide_windows and pattern.left >= workload.kv_tokens - 1)
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:

@@ -81,7 +81,8 @@ class KernelProfile:
         fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
             own (measured, where it is).
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
-        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
+        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
+            dimension from which the two products of such a tile do not overlap.
         emulated_exp: share of exponentials computed on the FMA pipe.
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
             see overlap_source.
@@ -93,6 +94,7 @@ class KernelProfile:
             walked and masked: "always", or "decode" (for at most ``DECODE_QUERIES`` tokens).
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
+        drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
@@ -134,6 +136,7 @@ class KernelProfile:
     fp8_window_axes: float = 0.0
     transposes_fp8: bool = False
     promotes_fp8: bool = False
+    serial_fp8_dim: int = 1024
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
@@ -143,6 +146,7 @@ class KernelProfile:
     kv_tiling: KvTiling = "static"
     skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
+    drops_wide_windows: bool = False
     packs_windows: bool = True
     min_packed: int = 1
     max_packed: int = 1024

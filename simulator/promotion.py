@@ -1,0 +1,63 @@
+"""What promoting fp8 products costs a KV tile: sums in true fp32, and the registers that a second accumulator takes.
+
+Counted in the machine code of vLLM 0.24.0's FlashAttention-3 (see tests/simulator/test_promotion.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..hwmodels import GPU
+from . import memory
+from .instructions import PROMOTION_FP32
+from .tiles import Floats
+
+if TYPE_CHECKING:
+    from .pipes import TileShape
+
+WARPGROUP_ROWS = 64  # of a tile: an instruction's
+WARPGROUP_THREADS = 128
+REGISTER_BYTES = 4.0
+# Registers of a thread that multiplies, by the warpgroups that do (setmaxnreg, or all of a thread's where it is one), and
+# those of them that hold addresses, row statistics and P.
+THREAD_REGISTERS = (256.0, 240.0, 160.0)
+OTHER_REGISTERS = 40.0
+SPILL_MOVES = 2.0  # saved and restored once a tile
+L1_BYTES = 256.0 * 1024  # Hopper: L1 and shared memory of an SM (H100 whitepaper)
+STAGES = 2.0  # tiles of K and V in shared memory
+
+
+def spilled_registers(tile: TileShape, one_by_one: Floats) -> Floats:
+    """Registers of each thread that do not fit: scores and two accumulators of a warpgroup's rows.
+
+    ``one_by_one``: 1 where the two products of a tile do not overlap, so that scores are gone when values are multiplied.
+    """
+    warpgroups = np.clip(tile.rows / WARPGROUP_ROWS, 1, len(THREAD_REGISTERS)).astype(np.int64)
+    fit = np.array(THREAD_REGISTERS)[warpgroups - 1] - OTHER_REGISTERS
+    held = (tile.keys * (1.0 - one_by_one) + 2.0 * tile.dim_v) * WARPGROUP_ROWS / WARPGROUP_THREADS
+    found: Floats = np.maximum(held - fit, 0.0)
+    return found
+
+
+def promotion_cycles(gpu: GPU, tile: TileShape, serial_dim: int) -> tuple[Floats, Floats]:
+    """Cycles that a KV tile of fp8 products adds to the FMA pipe, and those of its spilled registers; 0 for 16 bits.
+
+    What is spilled goes to the L1, or on to the L2 where shared memory leaves the L1 too small for it.
+
+    Args:
+        serial_dim: head dimension from which a tile's two products do not overlap.
+    """
+    fp8 = tile.query_bytes < 2
+    fp32 = tile.rows * tile.dim_v * PROMOTION_FP32 * fp8 / gpu.fp32_fma_per_clock_per_sm
+    spilled = spilled_registers(tile, np.asarray(tile.dim >= serial_dim, dtype=np.float64))
+    spilled_bytes = spilled * fp8 * REGISTER_BYTES * tile.rows * (WARPGROUP_THREADS / WARPGROUP_ROWS)
+    # K, V, and V transposed.
+    shared_bytes = tile.rows * tile.dim * tile.query_bytes + STAGES * tile.keys * tile.kv_bytes * (
+        tile.dim + 2.0 * tile.dim_v
+    )
+    l1 = spilled_bytes / gpu.smem_bytes_per_clock_per_sm
+    return fp32, SPILL_MOVES * np.where(
+        spilled_bytes <= L1_BYTES - shared_bytes, l1, memory.l2_cycles(gpu, spilled_bytes)
+    )
