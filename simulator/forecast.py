@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule
@@ -146,9 +147,13 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
+    captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
     if splits is None:
+        # The rule of varying lengths counts all keys, those outside a window too.
+        tiles = np.ceil(c.keys / c.tile_kv) if profile.split_rule == "balanced" else longest
+        most = np.where(captured, profile.captured_splits, np.inf)
         splits = schedule.kv_splits(
-            profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv
+            profile.split_rule, ctas, gpu.sms * profile.in_flight, tiles, ctas / c.batch, c.tile_kv, most
         )
         if profile.split_kv != "always":
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
@@ -185,11 +190,16 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.sequences_walked:
+        # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
+        walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0)
+        walk_s = walks * gpu.dram_latency_s
+        run_s, compute_s = run_s + walk_s, compute_s + walk_s
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, captured, highest_hz)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -252,7 +262,13 @@ def _traffic(
 
 
 def _passes(
-    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats
+    gpu: GPU,
+    profile: KernelProfile,
+    c: Calls,
+    once_s: Floats,
+    splits: Floats,
+    captured: NDArray[np.bool_],
+    clock_hz: Floats,
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
@@ -260,6 +276,8 @@ def _passes(
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = once_s + memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         merge_s = np.where(splits > 1, merging_s, 0.0)
+    if captured.any():  # a merge is launched, and finds nothing to do
+        merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
     if c.append_bytes.any():
         moving_s = memory.dram_seconds(gpu, c.append_bytes)
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)

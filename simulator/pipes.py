@@ -23,7 +23,7 @@ from .instructions import (
     WIDEN_ALU,
 )
 from .profile import KernelProfile
-from .promotion import promotion_cycles
+from .promotion import promotion_cycles, waiting_cycles
 from .tile_operations import TileOperations
 from .tiles import Floats
 
@@ -144,6 +144,7 @@ def tile_pipes(
     if profile.promotes_fp8 and (tile.query_bytes < 2).any():
         promoted, pipes["spill"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
         pipes["fp32"] = pipes["fp32"] + promoted
+        pipes["tensor"] = pipes["tensor"] + waiting_cycles(tile) * (tile.query_bytes < 2)
     return pipes
 
 

@@ -100,6 +100,9 @@ class KernelProfile:
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
         split_rule: into how many parts (see schedule.kv_splits).
+        captured_tokens, captured_splits: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
+            sequence into so many parts whatever the rule says, and always launch the merge.
+        sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
@@ -153,6 +156,9 @@ class KernelProfile:
     products: Literal["tensor", "cuda"] = "tensor"
     split_kv: Literal["always", "packed", "decode", "never"] = "never"
     split_rule: SplitRule = "fill"
+    captured_tokens: int = 0
+    captured_splits: int = 1
+    sequences_walked: int = 0
     permute: bool = False
     decode_kernel: str = ""
     other_heads: str = ""

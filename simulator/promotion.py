@@ -27,6 +27,12 @@ OTHER_REGISTERS = 40.0
 SPILL_MOVES = 2.0  # saved and restored once a tile
 L1_BYTES = 256.0 * 1024  # Hopper: L1 and shared memory of an SM (H100 whitepaper)
 STAGES = 2.0  # tiles of K and V in shared memory
+# ptxas runs these products one after the other, each waited for (WARPGROUP.DEPBAR after every QGMMA). From this head dimension
+# on warpgroups take turns at their products (UseSchedulerBarrier), so that nobody else's fill the wait. WAIT_CYCLES is
+# measured: what the calls of vLLM at head dim 128 ask for.
+INSTRUCTION_DEPTH = 32.0
+TURNS_DIM = 128
+WAIT_CYCLES = 75.0
 
 
 def spilled_registers(tile: TileShape, one_by_one: Floats) -> Floats:
@@ -38,6 +44,13 @@ def spilled_registers(tile: TileShape, one_by_one: Floats) -> Floats:
     fit = np.array(THREAD_REGISTERS)[warpgroups - 1] - OTHER_REGISTERS
     held = (tile.keys * (1.0 - one_by_one) + 2.0 * tile.dim_v) * WARPGROUP_ROWS / WARPGROUP_THREADS
     found: Floats = np.maximum(held - fit, 0.0)
+    return found
+
+
+def waiting_cycles(tile: TileShape) -> Floats:
+    """Cycles that the tensor cores wait between the instructions of a KV tile."""
+    instructions = (tile.dim + tile.keys) / INSTRUCTION_DEPTH * tile.rows / WARPGROUP_ROWS
+    found: Floats = instructions * WAIT_CYCLES * (tile.dim >= TURNS_DIM)
     return found
 
 
