@@ -281,7 +281,8 @@ def _passes(
     if c.append_bytes.any():
         moving_s = memory.dram_seconds(gpu, c.append_bytes)
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
-        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
+        trips = np.where(c.kv_bytes < 2, profile.append_trips_fp8, profile.append_trips)
+        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, trips)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
     if c.quantise_bytes.any():

@@ -87,18 +87,23 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
 
 
-def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats) -> Floats:
+def append_seconds(
+    gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats, trips: Floats | float = 0.0
+) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
     Args:
         moving_s: time to read and write the bytes.
         tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
+        trips: memory latencies one after the other in a CTA's life; while it waits others move bytes. 0 where they were not
+            measured: two, and nothing moves meanwhile.
 
-    A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds.
+    A CTA looks its token's slot up before it copies, hidden by as many CTAs as an SM holds.
     """
     threads = np.clip(row_elements, 32.0, APPEND_THREADS)
     resident: Floats = gpu.sms * np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
-    return moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / resident)
+    rounds = gpu.dram_latency_s * (1.0 + tokens / resident)
+    return np.where(np.asarray(trips) > 0, np.maximum(moving_s, trips * rounds), moving_s + 2.0 * rounds)
 
 
 def selection_seconds(

@@ -100,6 +100,8 @@ class KernelProfile:
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
         split_rule: into how many parts (see schedule.kv_splits).
+        append_trips, append_trips_fp8: memory latencies in the life of a CTA that appends a token's keys to the cache, in 16
+            and in 8 bits (see memory.append_seconds); 0 where they were not measured.
         captured_tokens, captured_splits: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
@@ -156,6 +158,8 @@ class KernelProfile:
     products: Literal["tensor", "cuda"] = "tensor"
     split_kv: Literal["always", "packed", "decode", "never"] = "never"
     split_rule: SplitRule = "fill"
+    append_trips: float = 0.0
+    append_trips_fp8: float = 0.0
     captured_tokens: int = 0
     captured_splits: int = 1
     sequences_walked: int = 0
