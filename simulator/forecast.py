@@ -162,6 +162,8 @@ def forecast(
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
     if (splits > 1).any():  # each part takes whole tiles
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+    if np.any(tile.first_saves):
+        busy = busy - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)

@@ -53,7 +53,7 @@ class TileCycles:
     Attributes:
         full, partial: a tile without and with an element mask, all pipes together.
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
-        l2_bytes: bytes exchanged with the L2.
+        l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others.
     """
 
     full: Floats
@@ -62,6 +62,7 @@ class TileCycles:
     mask: Floats
     l2: Floats
     l2_bytes: Floats
+    first_saves: Floats | float = 0.0
 
 
 def tile_cycles(
@@ -102,7 +103,20 @@ def _tile_cycles(
         mask=mask,
         l2=l2,
         l2_bytes=moved,
+        first_saves=_first_saves(gpu, profile, tile, full, l2),
     )
+
+
+def _first_saves(
+    gpu: GPU, profile: KernelProfile, tile: TileShape, full: dict[str, Floats], l2: Floats
+) -> Floats | float:
+    """Where products do not overlap, those of the first tile go straight to the true accumulator: no sum, no spill."""
+    if "spill" not in full or (tile.dim < profile.serial_fp8_dim).all():
+        return 0.0
+    promoted, spill = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+    first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": full["spill"] - spill})
+    saved: Floats = np.maximum(combine(profile, full), l2) - np.maximum(first, l2)
+    return np.where(tile.dim >= profile.serial_fp8_dim, saved, 0.0)
 
 
 def tile_pipes(

@@ -63,7 +63,7 @@ def promotion_cycles(gpu: GPU, tile: TileShape, serial_dim: int) -> tuple[Floats
         serial_dim: head dimension from which a tile's two products do not overlap.
     """
     fp8 = tile.query_bytes < 2
-    fp32 = tile.rows * tile.dim_v * PROMOTION_FP32 * fp8 / gpu.fp32_fma_per_clock_per_sm
+    fp32: Floats = tile.rows * tile.dim_v * PROMOTION_FP32 * fp8 / gpu.fp32_fma_per_clock_per_sm
     spilled = spilled_registers(tile, np.asarray(tile.dim >= serial_dim, dtype=np.float64))
     spilled_bytes = spilled * fp8 * REGISTER_BYTES * tile.rows * (WARPGROUP_THREADS / WARPGROUP_ROWS)
     # K, V, and V transposed.
