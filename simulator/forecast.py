@@ -216,6 +216,8 @@ def forecast(
     per_tile = tiles_per_sm / clock_hz
     masked_tiles = np.add.reduceat(masked * c.count, c.row) * head_groups / gpu.sms / clock_hz
     limits = {name: cycles * per_tile for name, cycles in tile.pipes.items()}
+    if "wait" in limits:
+        limits["spill"] = limits["spill"] + limits.pop("wait")
     limits["mask"] = tile.mask * masked_tiles
     limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s

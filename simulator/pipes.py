@@ -113,8 +113,9 @@ def _first_saves(
     """Where products do not overlap, those of the first tile go straight to the true accumulator: no sum, no spill."""
     if "spill" not in full or (tile.dim < profile.serial_fp8_dim).all():
         return 0.0
-    promoted, spill = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
-    first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": full["spill"] - spill})
+    promoted, _, _ = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+    none = np.zeros_like(promoted)
+    first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": none, "wait": none})
     saved: Floats = np.maximum(combine(profile, full), l2) - np.maximum(first, l2)
     return np.where(tile.dim >= profile.serial_fp8_dim, saved, 0.0)
 
@@ -156,7 +157,7 @@ def tile_pipes(
         "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
     }
     if profile.promotes_fp8 and (tile.query_bytes < 2).any():
-        promoted, pipes["spill"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+        promoted, pipes["spill"], pipes["wait"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
         pipes["fp32"] = pipes["fp32"] + promoted
         pipes["tensor"] = pipes["tensor"] + waiting_cycles(tile) * (tile.query_bytes < 2)
     return pipes
@@ -200,7 +201,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats]) -> Floats:
     for part in parts[1:]:
         longest = np.maximum(longest, part)
         total = total + part
-    return longest + profile.overlap * (total - longest)
+    return longest + profile.overlap * (total - longest) + pipes.get("wait", 0.0)
 
 
 def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:

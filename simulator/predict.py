@@ -173,7 +173,13 @@ def resolve_tiles(
     axes = pattern.tile_axes
     head_dim = max(workload.head_dim, workload.dim_v)
     default = profile.tile_for(
-        axes, head_dim, workload.tokens, workload.gqa_ratio, workload.dtype, workload.kv_dtype, _windowed(profile, pattern, workload)
+        axes,
+        head_dim,
+        workload.tokens,
+        workload.gqa_ratio,
+        workload.dtype,
+        workload.kv_dtype,
+        _windowed(profile, pattern, workload),
     )
     return (
         _tile(q_tile, "q tile", default.q, pattern),

@@ -54,10 +54,9 @@ def waiting_cycles(tile: TileShape) -> Floats:
     return found
 
 
-def promotion_cycles(gpu: GPU, tile: TileShape, serial_dim: int) -> tuple[Floats, Floats]:
-    """Cycles that a KV tile of fp8 products adds to the FMA pipe, and those of its spilled registers; 0 for 16 bits.
-
-    What is spilled goes to the L1, or on to the L2 where shared memory leaves the L1 too small for it.
+def promotion_cycles(gpu: GPU, tile: TileShape, serial_dim: int) -> tuple[Floats, Floats, Floats]:
+    """Cycles that a KV tile of fp8 products adds to the FMA pipe, those that its spilled registers take of the L1, and those
+    that warps wait for registers in the L2, where shared memory leaves too small an L1; 0 for 16 bits.
 
     Args:
         serial_dim: head dimension from which a tile's two products do not overlap.
@@ -70,7 +69,7 @@ def promotion_cycles(gpu: GPU, tile: TileShape, serial_dim: int) -> tuple[Floats
     shared_bytes = tile.rows * tile.dim * tile.query_bytes + STAGES * tile.keys * tile.kv_bytes * (
         tile.dim + 2.0 * tile.dim_v
     )
-    l1 = spilled_bytes / gpu.smem_bytes_per_clock_per_sm
-    return fp32, SPILL_MOVES * np.where(
-        spilled_bytes <= L1_BYTES - shared_bytes, l1, memory.l2_cycles(gpu, spilled_bytes)
-    )
+    moved_bytes = SPILL_MOVES * spilled_bytes
+    fits = spilled_bytes <= L1_BYTES - shared_bytes
+    l1 = np.where(fits, moved_bytes / gpu.smem_bytes_per_clock_per_sm, 0.0)
+    return fp32, l1, np.where(fits, 0.0, memory.l2_cycles(gpu, moved_bytes))
