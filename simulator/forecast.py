@@ -149,12 +149,11 @@ def forecast(
     ctas = q_tiles * head_groups
     captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
     if splits is None:
-        # The rule of varying lengths counts all keys, those outside a window too.
-        tiles = np.ceil(c.keys / c.tile_kv) if profile.split_rule == "balanced" else longest
         most = np.where(captured, profile.captured_splits, np.inf)
         splits = schedule.kv_splits(
-            profile.split_rule, ctas, gpu.sms * profile.in_flight, tiles, ctas / c.batch, c.tile_kv, most
-        )
+            profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv, most,
+            np.maximum(np.ceil(c.keys / c.tile_kv), longest),
+        )  # fmt: skip
         if profile.split_kv != "always":
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
             splits = np.where(few, splits, 1.0)
@@ -194,7 +193,8 @@ def forecast(
     run_s = np.maximum(compute_s, memory_s)
     if profile.sequences_walked:
         # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
-        walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0)
+        # Only serving engines (which append) call it with sequences of varying length.
+        walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
 

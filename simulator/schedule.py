@@ -86,6 +86,7 @@ def kv_splits(
     ctas_per_sequence: Floats,
     tile_keys: Floats,
     most: Floats | float = np.inf,
+    all_tiles: Floats | None = None,
 ) -> Floats:
     """Parts into which split-KV kernels cut the keys so that a small call fills the GPU; at most one for each KV tile.
 
@@ -96,7 +97,7 @@ def kv_splits(
             one sequence where that is infinite.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
-        kv_tiles: KV tiles of a CTA. tile_keys: keys of one.
+        kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too, which "balanced" counts.
     """
     if rule == "gradual":
         waves = np.maximum(np.log2(np.maximum(kv_tiles * tile_keys, 1.0) / 64.0), 1.0)
@@ -106,9 +107,10 @@ def kv_splits(
     if rule == "waves":
         return _fullest_waves(ctas, slots, kv_tiles)
     if rule == "balanced":
-        share = np.ceil(1.1 * ctas * kv_tiles / slots)
+        tiles = kv_tiles if all_tiles is None else all_tiles
+        share = np.ceil(1.1 * ctas * tiles / slots)
         bound = np.where(np.isinf(most), _fullest_waves(ctas_per_sequence, slots, kv_tiles), most)
-        return np.minimum(np.ceil(kv_tiles / np.maximum(share, 1.0)), bound)
+        return np.minimum(np.ceil(tiles / np.maximum(share, 1.0)), bound)
     splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
 

@@ -41,6 +41,13 @@ def test_captured_calls_split_up_to_their_bound() -> None:
     assert splits(np.inf) > 32.0
 
 
+def test_keys_outside_a_window_count_towards_the_share_but_not_towards_the_bound() -> None:
+    one = np.array([1.0])
+    # 2 tiles in the window of 1,024: a captured call takes its bound, another never splits so few.
+    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, 32.0, 1024 * one)[0] == 32.0
+    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, np.inf, 1024 * one)[0] == 1.0
+
+
 def test_captured_calls_always_merge() -> None:
     graph = Conditions(graph=True, appends=True, engine="vllm")
     for batch, merges in ((512, True), (1024, False)):
@@ -51,7 +58,7 @@ def test_captured_calls_always_merge() -> None:
 
 def test_a_sequence_costs_its_share_of_the_walk() -> None:
     # 31 sequences a memory latency, twice where keys may be split: 22.8 ns each; vLLM's rows ask for 18 to 25.
-    graph = Conditions(graph=True, engine="vllm")
+    graph = Conditions(graph=True, appends=True, engine="vllm")
     # The same tiles in the same waves: 132 sequences of 4 key heads, 528 of one.
     few, many = (
         predict(decode(batch, 15, heads_kv), "causal", H100, "fa3", conditions=graph)
