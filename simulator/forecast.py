@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule
@@ -157,13 +158,16 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
+    captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
     if splits is None:
         slots, rule = gpu.sms * profile.in_flight, profile.split_rule
         if rule == "planned":
             places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
             splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
         else:
-            splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv)
+            most = np.where(captured, profile.captured_splits, np.inf)
+            all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest)
+            splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
         if profile.split_kv != "always":
             few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
             splits = np.where(few, splits, 1.0)
@@ -199,6 +203,8 @@ def forecast(
         busy = busy + c.tested * flat(tile.tested)
     if (splits > 1).any():  # each part takes whole tiles
         busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+    if np.any(tile.first_saves):
+        busy = busy - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
@@ -235,11 +241,17 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.sequences_walked:
+        # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
+        # Only serving engines (which append) call it with sequences of varying length.
+        walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
+        walk_s = walks * gpu.dram_latency_s
+        run_s, compute_s = run_s + walk_s, compute_s + walk_s
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz, moved)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, captured, highest_hz, moved)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -254,6 +266,8 @@ def forecast(
     per_tile = tiles_per_sm / clock_hz
     masked_tiles = np.add.reduceat(masked * c.count, c.row) * head_groups / gpu.sms / clock_hz
     limits = {name: cycles * per_tile for name, cycles in tile.pipes.items()}
+    if "wait" in limits:
+        limits["spill"] = limits["spill"] + limits.pop("wait")
     limits["mask"] = tile.mask * masked_tiles
     limits["sm_l2"] = tile.l2 * per_tile
     limits["l2"], limits["dram"] = l2_s, dram_s
@@ -302,7 +316,14 @@ def _traffic(
 
 
 def _passes(
-    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats, moved: memory.Traffic
+    gpu: GPU,
+    profile: KernelProfile,
+    c: Calls,
+    once_s: Floats,
+    splits: Floats,
+    captured: NDArray[np.bool_],
+    clock_hz: Floats,
+    moved: memory.Traffic,
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
@@ -313,6 +334,8 @@ def _passes(
         merging_s = merging_s + c.batch * c.heads * c.queries / places * profile.merge_trips * gpu.dram_latency_s
         merging_s = merging_s + splits * profile.part_trips * gpu.dram_latency_s
         merge_s = np.where(splits > 1, merging_s, 0.0)
+    if captured.any():  # a merge is launched, and finds nothing to do
+        merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)

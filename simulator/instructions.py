@@ -77,10 +77,6 @@ ACCESS_BYTES = 16.0
 # afterwards (vllm-project/flash-attention, pull requests 104 and 122).
 PROMOTION_FP32 = 2.0
 ACCUMULATOR_BYTES = 4.0
-# Scores and both accumulators live in the registers of two consumer warpgroups: 240 for each of 256 threads (setmaxnreg),
-# some 40 of which hold addresses, row statistics and P. What does not fit is saved and restored around both products.
-REGISTER_BYTES_FOR_ACCUMULATORS = 200.0 * 256 * 4
-SPILL_MOVES = 4.0
 
 # A kernel that learns from a tile's mask whether any of its scores counts: comparisons, a select and the maximum over the tile.
 # Instructions a score: 14 in the SASS of SGLang's extend kernel for sm_120, 17 to 20 for sm_90 (Triton 3.6 and 3.9). Each waits

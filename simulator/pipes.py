@@ -25,13 +25,11 @@ from .instructions import (
     LEAST_THREADS,
     LOAD_BYTES,
     LOCAL_RATE,
-    PROMOTION_FP32,
-    REGISTER_BYTES_FOR_ACCUMULATORS,
-    SPILL_MOVES,
     TEST_INSTRUCTIONS,
     WIDEN_ALU,
 )
 from .profile import KernelProfile
+from .promotion import promotion_cycles, waiting_cycles
 from .tile_operations import TileOperations
 from .tiles import Floats
 
@@ -77,7 +75,7 @@ class TileCycles:
     Attributes:
         full, partial: a tile without and with an element mask, all pipes together. tested: one that is looked at and left.
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
-        l2_bytes: bytes exchanged with the L2.
+        l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others.
     """
 
     full: Floats
@@ -87,6 +85,7 @@ class TileCycles:
     l2: Floats
     l2_bytes: Floats
     tested: Floats = field(default_factory=_none)
+    first_saves: Floats | float = 0.0
 
 
 def tile_cycles(
@@ -130,6 +129,7 @@ def _tile_cycles(
         mask=mask,
         l2=l2,
         l2_bytes=moved,
+        first_saves=_first_saves(gpu, profile, tile, pipes, l2),
     )
 
 
@@ -164,6 +164,19 @@ def _exposed(
         l2_bytes=moved,
         tested=tested / tile.resident,
     )
+
+
+def _first_saves(
+    gpu: GPU, profile: KernelProfile, tile: TileShape, full: dict[str, Floats], l2: Floats
+) -> Floats | float:
+    """Where products do not overlap, those of the first tile go straight to the true accumulator: no sum, no spill."""
+    if "spill" not in full or (tile.dim < profile.serial_fp8_dim).all():
+        return 0.0
+    promoted, _, _ = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+    none = np.zeros_like(promoted)
+    first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": none, "wait": none})
+    saved: Floats = np.maximum(combine(profile, full), l2) - np.maximum(first, l2)
+    return np.where(tile.dim >= profile.serial_fp8_dim, saved, 0.0)
 
 
 def tile_pipes(
@@ -203,11 +216,9 @@ def tile_pipes(
         "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
     }
     if profile.promotes_fp8 and (tile.query_bytes < 2).any():
-        promoted = tile.rows * tile.dim_v * (tile.query_bytes < 2)
-        pipes["fp32"] = pipes["fp32"] + promoted * PROMOTION_FP32 / gpu.fp32_fma_per_clock_per_sm
-        held = (tile.rows * (tile.keys + 2.0 * tile.dim_v)) * ACCUMULATOR_BYTES * (tile.query_bytes < 2)
-        spilled = np.maximum(held - REGISTER_BYTES_FOR_ACCUMULATORS, 0.0) * SPILL_MOVES
-        pipes["spill"] = spilled / gpu.smem_bytes_per_clock_per_sm
+        promoted, pipes["spill"], pipes["wait"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+        pipes["fp32"] = pipes["fp32"] + promoted
+        pipes["tensor"] = pipes["tensor"] + waiting_cycles(tile) * (tile.query_bytes < 2)
     return pipes
 
 
@@ -280,7 +291,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
         longest = np.maximum(longest, part)
         total = total + part
     overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
-    cycles: Floats = longest + overlap * (total - longest)
+    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0)
     return cycles
 
 

@@ -190,7 +190,7 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed(pattern)))
+    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed(profile, pattern, workload)))
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -283,7 +283,9 @@ def single_call(
 
 def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
     """Whether a kernel looks at every KV tile up to the diagonal to learn whether it lies in a window."""
-    return profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and windowed(pattern)
+    return (
+        profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and windowed(profile, pattern, workload)
+    )
 
 
 def _own_choice(profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tuple[Grid, Grid]) -> TileChoice | None:

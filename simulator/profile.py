@@ -100,7 +100,8 @@ class KernelProfile:
         loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
             other CTAs of its SM hide. tile_round_trips: memory latencies that a thread then waits for with each load.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
-        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32.
+        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
+            dimension from which the two products of such a tile do not overlap.
         emulated_exp: share of exponentials computed on the FMA pipe.
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
             see overlap_source.
@@ -119,11 +120,15 @@ class KernelProfile:
             walked and masked: "always", or "decode" (for at most ``DECODE_QUERIES`` tokens).
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
+        drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
         split_rule: into how many parts (see schedule.kv_splits).
+        captured_tokens, captured_splits: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
+            sequence into so many parts whatever the rule says, and always launch the merge.
+        sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
@@ -163,6 +168,7 @@ class KernelProfile:
     tile_round_trips: float = 0.0
     transposes_fp8: bool = False
     promotes_fp8: bool = False
+    serial_fp8_dim: int = 1024
     mma_fraction: float = 1.0
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
@@ -176,12 +182,16 @@ class KernelProfile:
     kv_tiling: KvTiling = "static"
     skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
+    drops_wide_windows: bool = False
     packs_windows: bool = True
     min_packed: int = 1
     max_packed: int = 1024
     products: Literal["tensor", "cuda"] = "tensor"
     split_kv: Literal["always", "packed", "decode", "never"] = "never"
     split_rule: SplitRule = "fill"
+    captured_tokens: int = 0
+    captured_splits: int = 1
+    sequences_walked: int = 0
     permute: bool = False
     decode_kernel: str = ""
     other_heads: str = ""

@@ -52,6 +52,10 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "part_trips": (0.0, 100.0),
     "min_packed": (1, 1024),
     "max_packed": (1, 1024),
+    "serial_fp8_dim": (1, 1024),
+    "captured_tokens": (0, 65536),
+    "captured_splits": (1, 128),
+    "sequences_walked": (0, 1024),
 }
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {

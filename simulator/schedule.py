@@ -82,19 +82,27 @@ FEWEST_PLANNED_KEYS = 128  # FlashInfer's min_kv_chunk_size
 
 
 def kv_splits(
-    rule: SplitRule, ctas: Floats, slots: int, kv_tiles: Floats, ctas_per_sequence: Floats, tile_keys: Floats
+    rule: SplitRule,
+    ctas: Floats,
+    slots: int,
+    kv_tiles: Floats,
+    ctas_per_sequence: Floats,
+    tile_keys: Floats,
+    most: Floats | float = np.inf,
+    all_tiles: Floats | None = None,
 ) -> Floats:
     """Parts into which split-KV kernels cut the keys so that a small call fills the GPU; at most one for each KV tile.
 
     Args:
         rule: "fill": as many as fit in one wave (TensorRT-LLM). "waves": FlashAttention-2's num_splits_heuristic, the
             fewest within 85% of the fullest waves. "balanced": FlashAttention-3 where lengths vary: a CTA takes 1.1 times
-            its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than "waves" gives one sequence.
+            its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than ``most``, or than "waves" gives
+            one sequence where that is infinite.
             "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
             ("planned" is planned_splits.)
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
-        kv_tiles: KV tiles of a CTA. tile_keys: keys of one.
+        kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too, which "balanced" counts.
     """
     if rule == "gradual":
         waves = np.maximum(np.log2(np.maximum(kv_tiles * tile_keys, 1.0) / 64.0), 1.0)
@@ -106,10 +114,10 @@ def kv_splits(
     if rule == "waves":
         return _fullest_waves(ctas, slots, kv_tiles)
     if rule == "balanced":
-        share = np.ceil(1.1 * ctas * kv_tiles / slots)
-        return np.minimum(
-            np.ceil(kv_tiles / np.maximum(share, 1.0)), _fullest_waves(ctas_per_sequence, slots, kv_tiles)
-        )
+        tiles = kv_tiles if all_tiles is None else all_tiles
+        share = np.ceil(1.1 * ctas * tiles / slots)
+        bound = np.where(np.isinf(most), _fullest_waves(ctas_per_sequence, slots, kv_tiles), most)
+        return np.minimum(np.ceil(tiles / np.maximum(share, 1.0)), bound)
     splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
 

@@ -11,7 +11,9 @@ from .workload import Workload
 def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileChoice:
     """The tile that a kernel takes by itself. Raises InputError when it has none for the head dimension."""
     dims, read = max(w.head_dim, w.dim_v), read_dtype(profile, w)
-    return profile.tile_for(pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(pattern))
+    return profile.tile_for(
+        pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w)
+    )
 
 
 def read_dtype(profile: KernelProfile, w: Workload) -> str:
@@ -21,6 +23,8 @@ def read_dtype(profile: KernelProfile, w: Workload) -> str:
     return w.kv_dtype or w.dtype
 
 
-def windowed(pattern: Pattern) -> bool:
-    """Whether a kernel is called with a sliding window: it looks at the argument, not at whether that holds all keys."""
-    return isinstance(pattern, Band) and pattern.left < UNLIMITED
+def windowed(profile: KernelProfile, pattern: Pattern, w: Workload) -> bool:
+    """Whether a kernel is called with a sliding window: it looks at the argument, and may drop a window of all keys."""
+    if not isinstance(pattern, Band) or pattern.left >= UNLIMITED:
+        return False
+    return not (profile.drops_wide_windows and pattern.left >= w.kv_tokens - 1)

@@ -1,0 +1,67 @@
+"""What serving engines' calls of FlashAttention-3 add to attention, and which kernel they run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from attncast.hwmodels import load_gpu
+from attncast.simulator import Conditions, parse_pattern, predict
+from attncast.simulator.predict import resolve_tiles
+from attncast.simulator.profile import load_profile
+from attncast.simulator.schedule import kv_splits
+from attncast.simulator.workload import Workload
+
+H100 = load_gpu("h100")
+VLLM = load_profile("fa3", H100, "vllm")
+
+
+def decode(batch: int, cached: int, heads_kv: int = 4) -> Workload:
+    return Workload(
+        batch=batch, heads=8 * heads_kv, heads_kv=heads_kv, grid=(1,), cached=cached, head_dim=128, dtype="bf16"
+    )
+
+
+def test_a_window_of_all_keys_runs_the_kernel_without_one() -> None:
+    window = parse_pattern("window left=127 right=0")
+    tiles = {cached: resolve_tiles(VLLM, window, decode(4, cached), None, None) for cached in (127, 128)}
+    assert tiles[127] == ((64,), (128,))  # one warpgroup: 128 keys, all in the window
+    assert tiles[128] == ((128,), (128,))
+    fa2 = load_profile("fa2", load_gpu("a100"))
+    assert not fa2.drops_wide_windows  # it looks at the argument
+
+
+def test_captured_calls_split_up_to_their_bound() -> None:
+    def splits(most: float) -> float:
+        one = np.array([1.0])
+        return float(kv_splits("balanced", one, 132, 1024 * one, one, 128 * one, most)[0])
+
+    assert splits(32.0) == 32.0
+    assert splits(np.inf) > 32.0
+
+
+def test_keys_outside_a_window_count_towards_the_share_but_not_towards_the_bound() -> None:
+    one = np.array([1.0])
+    # 2 tiles in the window of 1,024: a captured call takes its bound, another never splits so few.
+    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, 32.0, 1024 * one)[0] == 32.0
+    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, np.inf, 1024 * one)[0] == 1.0
+
+
+def test_captured_calls_always_merge() -> None:
+    graph = Conditions(graph=True, appends=True, engine="vllm")
+    for batch, merges in ((512, True), (1024, False)):
+        found = predict(decode(batch, 15), "causal", H100, "fa3", conditions=graph)
+        assert found.splits == 1
+        assert (found.parts_s["merge"] > 0) == merges
+
+
+def test_a_sequence_costs_its_share_of_the_walk() -> None:
+    # 31 sequences a memory latency, twice where keys may be split: 22.8 ns each; vLLM's rows ask for 18 to 25.
+    graph = Conditions(graph=True, appends=True, engine="vllm")
+    # The same tiles in the same waves: 132 sequences of 4 key heads, 528 of one.
+    few, many = (
+        predict(decode(batch, 15, heads_kv), "causal", H100, "fa3", conditions=graph)
+        for batch, heads_kv in ((128, 4), (512, 1))
+    )
+    walked_s = (512 - 128) / 31 * 2 * H100.dram_latency_s
+    assert many.parts_s["schedule"] - few.parts_s["schedule"] == pytest.approx(walked_s, rel=0.05)
