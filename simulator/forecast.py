@@ -146,7 +146,11 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    if splits is None:
+    if splits is None and profile.split_rule == "history":
+        splits = schedule.history_splits(ctas, ctas / c.batch, gpu.sms, c.keys)
+        if not profile.empty_parts:
+            splits = np.clip(splits, 1.0, np.maximum(longest, 1.0))
+    elif splits is None:
         splits = schedule.kv_splits(
             profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv
         )
@@ -156,14 +160,19 @@ def forecast(
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
     if (splits > 1).any():  # each part takes whole tiles
-        busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+        parts_of = flat(splits)
+        share = np.ceil(c.visited / parts_of) / np.maximum(c.visited, 1.0)
+        if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
+            share = np.where(flat(ctas * splits > gpu.sms), np.minimum(share, 1.0 / parts_of), share)
+        busy = busy * share
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     output_cycles = memory.l2_cycles(gpu, rows * c.dim_v * output_bytes)
-    latency = profile.round_trips * gpu.dram_latency_s * highest_hz + output_cycles
+    trips = profile.round_trips + _rotation_trips(profile, c)
+    latency = trips * gpu.dram_latency_s * highest_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    in_flight = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
+    in_flight = ctas_in_flight(profile, c)
     per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
     cta_count = c.count * flat(head_groups * splits)
     span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
@@ -189,7 +198,7 @@ def forecast(
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, highest_hz)
+    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, ctas, splits, highest_hz)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -211,6 +220,24 @@ def forecast(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
         per_cta, cta_count, exposed / clock_hz, compute_s,
     )  # fmt: skip
+
+
+def ctas_in_flight(profile: KernelProfile, c: Calls) -> Floats:
+    """CTAs of each call that hide each other's latencies on an SM: the kernel's number, or that of a decode tile's own."""
+    found = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
+    for choice in reversed(profile.decode_tiles):  # the first that serves a call is the one it gets
+        if choice.in_flight:
+            serves = (c.queries <= DECODE_QUERIES) & (c.tile_q == choice.q[0]) & (c.dim <= choice.max_head_dim)
+            found = np.where(serves, choice.in_flight, found)
+    return found
+
+
+def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats:
+    """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
+    if not profile.rotates_at_once:
+        return np.zeros_like(c.dim)
+    alone = (c.append_bytes > 0) & (c.dim >= profile.fused_append_dim)
+    return np.where(alone, np.ceil(c.packed / profile.rotates_at_once), 0.0)
 
 
 def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, windowed: Any) -> Any:
@@ -252,20 +279,27 @@ def _traffic(
 
 
 def _passes(
-    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, splits: Floats, clock_hz: Floats
+    gpu: GPU, profile: KernelProfile, c: Calls, once_s: Floats, ctas: Floats, splits: Floats, clock_hz: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
     if (splits > 1).any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = once_s + memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        if profile.merge == "launch":
+            merging_s = merging_s + once_s
+        else:
+            merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
         merge_s = np.where(splits > 1, merging_s, 0.0)
     if c.append_bytes.any():
         moving_s = memory.dram_seconds(gpu, c.append_bytes)
         moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
         appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
-        append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
+        pass_s = once_s + appending_s
+        if profile.fused_append_dim:
+            pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+        append_s = np.where(c.append_bytes > 0, pass_s + engine_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = (
             once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
@@ -279,6 +313,20 @@ def _passes(
         key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
         permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
     return merge_s, append_s, permute_s
+
+
+# A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
+MERGE_STEP = 0.6  # of a DRAM latency
+MAXIMA_AT_ONCE = 8  # parts whose row maxima are read together, before their outputs
+
+
+def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Floats, splits: Floats) -> Floats:
+    """What the last CTA of each sequence and head takes to add up its parts, a chain of steps; SMs do theirs in turn."""
+    ways: Floats | int = profile.merge_ways
+    if profile.merge_columns:
+        ways = np.maximum(ways * profile.merge_columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
+    steps = splits / ways + splits / MAXIMA_AT_ONCE
+    return steps * MERGE_STEP * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)
 
 
 PER_CLASS = ("visited", "full", "count")

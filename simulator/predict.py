@@ -81,8 +81,9 @@ def predict(
         kernel = "triton"
     head_dim = max(workload.head_dim, workload.dim_v)
     profile = choose_profile(
-        kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine
-    )
+        kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine,
+        workload.kv_dtype or workload.dtype,
+    )  # fmt: skip
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:

@@ -30,6 +30,7 @@ class TileChoice:
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
     or only without one where ``windowed`` says so, and as a decode tile for at most ``max_rows`` rows (0: four times its own).
+    A decode tile may leave registers for more or fewer CTAs ``in_flight`` than others of its kernel (0: for as many).
     """
 
     max_head_dim: int
@@ -39,6 +40,7 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    in_flight: int = 0
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
@@ -61,6 +63,7 @@ class KernelProfile:
         key: name on the command line ("natten"), or the path of a user's own file.
         title: of this variant ("NATTEN hopper-fna"). source: where from.
         engines: serving engines whose builds or calls of the kernel this variant is; empty: all that have none of their own.
+        kv_dtypes: dtypes of the cache that this variant is for; empty: all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
@@ -97,9 +100,13 @@ class KernelProfile:
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        split_rule: into how many parts (see schedule.kv_splits).
+        split_rule: into how many parts (see schedule.kv_splits). empty_parts: parts beyond the last tile run all the same.
+        merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
+            ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
+        fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
+        rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
             kernels.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
@@ -121,6 +128,7 @@ class KernelProfile:
     operand_rows: int
     interval: float
     engines: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
     decode_tiles: tuple[TileChoice, ...] = ()
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
@@ -149,16 +157,22 @@ class KernelProfile:
     products: Literal["tensor", "cuda"] = "tensor"
     split_kv: Literal["always", "packed", "decode", "never"] = "never"
     split_rule: SplitRule = "fill"
+    empty_parts: bool = False
+    merge: Literal["launch", "last"] = "launch"
+    merge_ways: int = 1
+    merge_columns: int = 0
     permute: bool = False
     decode_kernel: str = ""
     other_heads: str = ""
+    fused_append_dim: int = 0
+    rotates_at_once: int = 0
     query_efficiency: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
     sequence_s: float = 0.0
 
     def __hash__(self) -> int:
-        return hash((self.key, self.archs, self.engines))  # as a cache key; the rest follows from these
+        return hash((self.key, self.archs, self.engines, self.kv_dtypes))  # as a cache key; the rest follows from these
 
     @property
     def operations(self) -> TileOperations:
@@ -232,8 +246,10 @@ def _document(key: str) -> Mapping[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
+def load_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> KernelProfile:
     """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it; cached.
+
+    ``kv_dtype`` is the cache's, where the kernel has a variant for some; "" for none of these.
 
     What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
 
@@ -243,31 +259,38 @@ def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
     if names_file(key):
         from .profile_file import load_profile_file  # here, not above: a forecast of a named kernel starts without it
 
-        return load_profile_file(key, gpu, engine)
-    return _load_shipped(key.lower(), gpu, engine)
+        return load_profile_file(key, gpu, engine, kv_dtype)
+    return _load_shipped(key.lower(), gpu, engine, kv_dtype)
 
 
-def shipped_profile(key: str, gpu: GPU, engine: str = "") -> Mapping[str, Any] | None:
+def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> Mapping[str, Any] | None:
     """The table of a kernel that comes with attncast, for a GPU's architecture and an engine; None where it does not run.
 
-    Variants without engines are for every engine that has none of its own, and for the kernel alone.
+    Variants without engines are for every engine that has none of its own, and for the kernel alone; those without dtypes
+    of the cache for every other one.
     """
     document = dict(_document(key))
     variants = document.pop("variant")
-    variant = fitting_variant(variants, gpu.arch, engine)
+    variant = fitting_variant(variants, gpu.arch, engine, kv_dtype)
     return None if variant is None else {**document, **variant}
 
 
-def fitting_variant(variants: Sequence[Mapping[str, Any]], arch: str, engine: str) -> Mapping[str, Any] | None:
-    """The first variant for an architecture that names the engine, else the first that names none."""
-    fitting = [variant for variant in variants if arch in variant["archs"]]
+def fitting_variant(
+    variants: Sequence[Mapping[str, Any]], arch: str, engine: str, kv_dtype: str = ""
+) -> Mapping[str, Any] | None:
+    """The first variant for an architecture that names the engine, else the first that names none.
+
+    Of either, one that names the cache's dtype comes before those that name no dtype.
+    """
+    fitting = [v for v in variants if arch in v["archs"] and kv_dtype in v.get("kv_dtypes", (kv_dtype,))]
+    fitting.sort(key=lambda variant: "kv_dtypes" not in variant)
     own = [variant for variant in fitting if engine in variant.get("engines", ())]
     return next(iter(own or [variant for variant in fitting if "engines" not in variant]), None)
 
 
 @lru_cache(maxsize=256)
-def _load_shipped(key: str, gpu: GPU, engine: str) -> KernelProfile:
-    table = shipped_profile(key, gpu, engine)
+def _load_shipped(key: str, gpu: GPU, engine: str, kv_dtype: str) -> KernelProfile:
+    table = shipped_profile(key, gpu, engine, kv_dtype)
     if table is not None:
         return build_profile(key, table)
     fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
@@ -304,27 +327,28 @@ def choose_profile(
     queries: int | None = None,
     gqa_ratio: int = 1,
     engine: str = "",
+    kv_dtype: str = "",
 ) -> KernelProfile:
     """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
 
     With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
-    ``engine`` is the serving engine that calls it, "" for none.
+    ``engine`` is the serving engine that calls it, "" for none; ``kv_dtype`` the cache's dtype, "" where it does not matter.
 
     Raises:
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
     """
     if key.lower() == "auto":
         return _first_that_runs(gpu, family, dtype, head_dim, family, engine)
-    profile = load_profile(key, gpu, engine)
+    profile = load_profile(key, gpu, engine, kv_dtype)
     if family not in profile.patterns:
         takes = " and ".join(FAMILIES[name] for name in profile.patterns)
         raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
     if dtype not in profile.dtypes:
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
     if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
-        profile = load_profile(profile.decode_kernel, gpu, engine)
+        profile = load_profile(profile.decode_kernel, gpu, engine, kv_dtype)
         if profile.other_heads and not profile.min_packed <= gqa_ratio <= profile.max_packed:
-            profile = load_profile(profile.other_heads, gpu, engine)
+            profile = load_profile(profile.other_heads, gpu, engine, kv_dtype)
     return profile
 
 

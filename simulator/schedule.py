@@ -73,9 +73,13 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: int, longest_first
     return np.where(ctas <= servers, longest, ragged)
 
 
-SplitRule = Literal["fill", "waves", "balanced", "gradual"]
+SplitRule = Literal["fill", "waves", "balanced", "gradual", "history"]
 MOST_SPLITS = 128
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
+# TensorRT-LLM, decoderXQAConstants.h: keys of a part at least, waves of CTAs and parts of a call at most.
+HISTORY_KEYS = 128
+HISTORY_WAVES = 8
+HISTORY_PARTS = 6000
 
 
 def kv_splits(
@@ -117,3 +121,17 @@ def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
         full = np.where(tried <= kv_tiles[few][:, None], waves / np.ceil(waves), 0.0)
         splits[few] = tried[np.argmax(full >= 0.85 * full.max(axis=1, keepdims=True), axis=1)]
     return splits
+
+
+def history_splits(ctas: Floats, ctas_per_sequence: Floats, sms: int, keys: Floats) -> Floats:
+    """Parts of TensorRT-LLM's XQA (computeMultiBlockCount in decoderXQAImplCommon.h).
+
+    It looks at all cached keys, whatever the window and the tile: there may be more parts than tiles to visit.
+
+    Args:
+        ctas: CTAs of the call before the split. ctas_per_sequence: of one sequence. keys: cached and new keys.
+    """
+    parts = np.floor(keys / HISTORY_KEYS)
+    parts = np.maximum(np.minimum(parts, np.round(np.sqrt(8.0 * parts))), 1.0)
+    most = np.minimum(HISTORY_WAVES * sms / ctas, np.floor(HISTORY_PARTS * ctas_per_sequence / ctas))
+    return np.maximum(np.floor(np.minimum(parts, most)), 1.0)

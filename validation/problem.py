@@ -96,7 +96,10 @@ def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
     """A run's GPU, profile, arrays of length one, and kept pairs of a head."""
     gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
     head_dim, engine = max(workload.head_dim, workload.dim_v), run.conditions.engine
-    profile = choose_profile(run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine)
+    kv_dtype = workload.kv_dtype or workload.dtype
+    profile = choose_profile(
+        run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine, kv_dtype=kv_dtype
+    )
     pattern.check(workload)
     tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
     work = kernel_work(profile, pattern, workload, tiles)
