@@ -146,10 +146,17 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
+    in_flight = ctas_in_flight(profile, c)
+    wide: Floats | float = 1.0
+    if profile.split_rule == "wide":
+        wide = schedule.widening(ctas, gpu.sms, in_flight)
+        in_flight = np.floor(in_flight / wide)
     if splits is None and profile.split_rule == "history":
         splits = schedule.history_splits(ctas, ctas / c.batch, gpu.sms, c.keys)
         if not profile.empty_parts:
             splits = np.clip(splits, 1.0, np.maximum(longest, 1.0))
+    elif splits is None and profile.split_rule == "wide":
+        splits = schedule.wide_splits(ctas, gpu.sms, c.keys, c.dim, gpu.smem_bytes_per_cta, wide)
     elif splits is None:
         splits = schedule.kv_splits(
             profile.split_rule, ctas, gpu.sms * profile.in_flight, longest, ctas / c.batch, c.tile_kv
@@ -159,7 +166,10 @@ def forecast(
             splits = np.where(few, splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
-    if (splits > 1).any():  # each part takes whole tiles
+    if profile.unroll > 1:
+        turns, loads = _turns(profile, c, longest, splits, wide)
+        busy = busy * flat(turns / np.maximum(longest, 1.0))
+    elif (splits > 1).any():  # each part takes whole tiles
         parts_of = flat(splits)
         share = np.ceil(c.visited / parts_of) / np.maximum(c.visited, 1.0)
         if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
@@ -172,12 +182,18 @@ def forecast(
     trips = profile.round_trips + _rotation_trips(profile, c)
     latency = trips * gpu.dram_latency_s * highest_hz + output_cycles
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    in_flight = ctas_in_flight(profile, c)
-    per_cta = np.maximum(busy, (busy + flat(latency)) / flat(in_flight))
+    waiting = flat(latency)
+    if profile.unroll > 1:
+        waiting = waiting + flat(loads * gpu.dram_latency_s * highest_hz)
+    per_cta = np.maximum(busy, (busy + waiting) / flat(in_flight))
     cta_count = c.count * flat(head_groups * splits)
     span = schedule.makespan(per_cta, cta_count, c.row, gpu.sms, profile.order == "longest-first")
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
+    if profile.merge == "last":
+        # They do not where CTAs wait for them anyhow: that is in their time already.
+        idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
+        exposed = np.maximum(exposed - np.maximum(idle, 0.0), 0.0)
     cycles = span + exposed
     steady = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms
 
@@ -194,6 +210,12 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.unroll > 1:
+        # Memory paces all waves but the last, in which a CTA takes its own time, however few they are.
+        slots = gpu.sms * in_flight
+        before = np.floor(np.maximum(ctas * splits - 1.0, 0.0) / slots) * slots / (ctas * splits)
+        alone_s = np.maximum.reduceat(per_cta, c.row) * in_flight / clock_hz
+        run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
@@ -224,12 +246,28 @@ def forecast(
 
 def ctas_in_flight(profile: KernelProfile, c: Calls) -> Floats:
     """CTAs of each call that hide each other's latencies on an SM: the kernel's number, or that of a decode tile's own."""
-    found = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
-    for choice in reversed(profile.decode_tiles):  # the first that serves a call is the one it gets
-        if choice.in_flight:
+    default = np.broadcast_to(np.asarray(profile.in_flight, dtype=np.float64), c.row.shape)
+    found: Floats = default
+    if any(choice.in_flight for choice in profile.decode_tiles):
+        for choice in reversed(profile.decode_tiles):  # the first that serves a call is the one it gets
             serves = (c.queries <= DECODE_QUERIES) & (c.tile_q == choice.q[0]) & (c.dim <= choice.max_head_dim)
-            found = np.where(serves, choice.in_flight, found)
+            found = np.where(serves, choice.in_flight or default, found)
     return found
+
+
+def _turns(
+    profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats | float
+) -> tuple[Floats, Floats]:
+    """KV tiles that a CTA's arithmetic takes as long as, and the loads that it waits for, where threads take keys in turns.
+
+    A tile is a turn over values by 256 threads, ``unroll`` of them each, and two over keys; a CTA ``wide`` times as large
+    takes as many tiles in a turn. A turn is run whole; only threads that get no key at all do nothing.
+    """
+    turn = c.tile_kv * wide
+    keys = np.minimum(c.keys, longest * c.tile_kv) / splits
+    values, scores = np.ceil(keys / turn), np.ceil(2.0 * keys / turn)
+    active = np.minimum(1.0, keys * profile.unroll / turn)
+    return 0.5 * (values + 0.5 * scores) * wide * active, values + scores
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats:
