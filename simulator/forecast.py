@@ -166,6 +166,9 @@ def forecast(
             splits = np.where(few, splits, 1.0)
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
+    if profile.warp_keys:
+        begun = np.ceil(c.keys / profile.warp_keys) * profile.warp_keys
+        busy = busy * flat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)))
     if profile.unroll > 1:
         turns, loads = _turns(profile, c, longest, splits, wide)
         busy = busy * flat(turns / np.maximum(longest, 1.0))

@@ -107,6 +107,7 @@ class KernelProfile:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
         fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
+        warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where a CTA takes its keys in turns and loads nothing ahead of a
             turn (1: loads run ahead; see forecast).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
@@ -168,6 +169,7 @@ class KernelProfile:
     other_heads: str = ""
     fused_append_dim: int = 0
     rotates_at_once: int = 0
+    warp_keys: int = 0
     unroll: int = 1
     query_efficiency: float | None = None
     call_s: float = 0.0

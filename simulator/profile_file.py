@@ -49,6 +49,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "in_flight": (1, 64),
     "fused_append_dim": (0, 4096),
     "rotates_at_once": (0, 1024),
+    "warp_keys": (0, 4096),
     "unroll": (1, 64),
     "merge_ways": (1, 64),
     "merge_columns": (0, 1024),
