@@ -147,7 +147,7 @@ def forecast(
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
     in_flight = ctas_in_flight(profile, c)
-    wide: Floats | float = 1.0
+    wide = np.ones_like(in_flight)
     if profile.split_rule == "wide":
         wide = schedule.widening(ctas, gpu.sms, in_flight)
         in_flight = np.floor(in_flight / wide)
@@ -173,10 +173,10 @@ def forecast(
         turns, loads = _turns(profile, c, longest, splits, wide)
         busy = busy * flat(turns / np.maximum(longest, 1.0))
     elif (splits > 1).any():  # each part takes whole tiles
-        parts_of = flat(splits)
-        share = np.ceil(c.visited / parts_of) / np.maximum(c.visited, 1.0)
+        share = np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
         if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
-            share = np.where(flat(ctas * splits > gpu.sms), np.minimum(share, 1.0 / parts_of), share)
+            mean = np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0)
+            share = np.minimum(share, flat(mean))
         busy = busy * share
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
@@ -258,9 +258,7 @@ def ctas_in_flight(profile: KernelProfile, c: Calls) -> Floats:
     return found
 
 
-def _turns(
-    profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats | float
-) -> tuple[Floats, Floats]:
+def _turns(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats) -> tuple[Floats, Floats]:
     """KV tiles that a CTA's arithmetic takes as long as, and the loads that it waits for, where threads take keys in turns.
 
     A tile is a turn over values by 256 threads, ``unroll`` of them each, and two over keys; a CTA ``wide`` times as large

@@ -20,7 +20,7 @@ from .forecast import Calls, Costs, forecast, packed_heads
 from .patterns import Band, Pattern, parse_pattern
 from .patterns.band import UNLIMITED
 from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, baseline_profile, choose_profile
-from .schedule import Dispatch
+from .schedule import Dispatch, history_parts
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 
@@ -82,7 +82,7 @@ def predict(
     head_dim = max(workload.head_dim, workload.dim_v)
     profile = choose_profile(
         kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine,
-        workload.kv_dtype or workload.dtype,
+        workload.kv_dtype or workload.dtype, history_parts(workload.batch, workload.kv_heads, workload.kv_tokens),
     )  # fmt: skip
     plain_gpu = gpu
     fit_notes: list[str] = []

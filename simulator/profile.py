@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -104,7 +105,8 @@ class KernelProfile:
         merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
             ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
-        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
+        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
+            the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
         fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
@@ -167,6 +169,7 @@ class KernelProfile:
     permute: bool = False
     decode_kernel: str = ""
     other_heads: str = ""
+    least_share: float = 0.0
     fused_append_dim: int = 0
     rotates_at_once: int = 0
     warp_keys: int = 0
@@ -227,6 +230,12 @@ class KernelProfile:
     def max_head_dim(self) -> int:
         """Largest head dimension it takes."""
         return max(choice.max_head_dim for choice in self.tiles)
+
+    def takes_heads(self, gqa_ratio: int, parts: float, gpu: GPU) -> bool:
+        """Whether it serves calls with so many query heads for a key head and so many parts, and leaves them to none."""
+        if not self.other_heads:
+            return True
+        return self.min_packed <= gqa_ratio <= self.max_packed and parts >= self.least_share * gpu.sms
 
     def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
         """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
@@ -333,11 +342,13 @@ def choose_profile(
     gqa_ratio: int = 1,
     engine: str = "",
     kv_dtype: str = "",
+    parts: float = math.inf,
 ) -> KernelProfile:
     """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
 
     With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
-    ``engine`` is the serving engine that calls it, "" for none; ``kv_dtype`` the cache's dtype, "" where it does not matter.
+    ``engine`` is the serving engine that calls it, "" for none; ``kv_dtype`` the cache's dtype, "" where it does not matter;
+    ``parts`` those that a call could be cut into (see schedule.history_parts), where few matter.
 
     Raises:
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
@@ -352,7 +363,7 @@ def choose_profile(
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
     if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
         profile = load_profile(profile.decode_kernel, gpu, engine, kv_dtype)
-        if profile.other_heads and not profile.min_packed <= gqa_ratio <= profile.max_packed:
+        if not profile.takes_heads(gqa_ratio, parts, gpu):
             profile = load_profile(profile.other_heads, gpu, engine, kv_dtype)
     return profile
 

@@ -51,6 +51,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "rotates_at_once": (0, 1024),
     "warp_keys": (0, 4096),
     "unroll": (1, 64),
+    "least_share": (0.0, 64.0),
     "merge_ways": (1, 64),
     "merge_columns": (0, 1024),
     "min_packed": (1, 1024),

@@ -123,6 +123,11 @@ def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
     return splits
 
 
+def history_parts(batch: int, kv_heads: int, keys: int) -> int:
+    """Parts of at least ``HISTORY_KEYS`` keys that a call could be cut into (TensorRT-LLM's mayHavePerfGain)."""
+    return batch * kv_heads * max(1, keys // HISTORY_KEYS)
+
+
 def history_splits(ctas: Floats, ctas_per_sequence: Floats, sms: int, keys: Floats) -> Floats:
     """Parts of TensorRT-LLM's XQA (computeMultiBlockCount in decoderXQAImplCommon.h).
 
