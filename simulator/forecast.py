@@ -194,7 +194,7 @@ def forecast(
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
     if profile.merge == "last":
-        # They do not where CTAs wait for them anyhow: that is in their time already.
+        # Not where CTAs of few tiles wait longer than the others on their SM can fill: then it is in their time already.
         idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
         exposed = np.maximum(exposed - np.maximum(idle, 0.0), 0.0)
     cycles = span + exposed

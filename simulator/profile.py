@@ -63,8 +63,8 @@ class KernelProfile:
     Attributes:
         key: name on the command line ("natten"), or the path of a user's own file.
         title: of this variant ("NATTEN hopper-fna"). source: where from.
-        engines: serving engines whose builds or calls of the kernel this variant is; empty: all that have none of their own.
-        kv_dtypes: dtypes of the cache that this variant is for; empty: all that have none of their own.
+        engines, kv_dtypes: serving engines whose builds or calls of the kernel this variant is, and dtypes of the cache; empty:
+            all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
@@ -101,7 +101,7 @@ class KernelProfile:
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        split_rule: into how many parts (see schedule.kv_splits). empty_parts: parts beyond the last tile run all the same.
+        split_rule: into how many parts (see schedule). empty_parts: parts beyond the last tile run all the same.
         merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
             ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
@@ -110,10 +110,8 @@ class KernelProfile:
         fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
-        unroll: values that a thread loads before it uses them, where a CTA takes its keys in turns and loads nothing ahead of a
-            turn (1: loads run ahead; see forecast).
-        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
-            kernels.
+        unroll: values that a thread loads before it uses them, where CTAs take keys in turns, nothing ahead (1: loads run ahead).
+        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: the GPU's kernels'.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
@@ -264,7 +262,6 @@ def load_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> Ke
     """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it; cached.
 
     ``kv_dtype`` is the cache's, where the kernel has a variant for some; "" for none of these.
-
     What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
 
     Raises:
@@ -280,8 +277,7 @@ def load_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> Ke
 def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> Mapping[str, Any] | None:
     """The table of a kernel that comes with attncast, for a GPU's architecture and an engine; None where it does not run.
 
-    Variants without engines are for every engine that has none of its own, and for the kernel alone; those without dtypes
-    of the cache for every other one.
+    Variants without engines, or dtypes of the cache, are for all that have none of their own, and for the kernel alone.
     """
     document = dict(_document(key))
     variants = document.pop("variant")
@@ -292,10 +288,7 @@ def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") ->
 def fitting_variant(
     variants: Sequence[Mapping[str, Any]], arch: str, engine: str, kv_dtype: str = ""
 ) -> Mapping[str, Any] | None:
-    """The first variant for an architecture that names the engine, else the first that names none.
-
-    Of either, one that names the cache's dtype comes before those that name no dtype.
-    """
+    """The first variant for an architecture that names the engine, else that names none; of either, the cache's dtype first."""
     fitting = [v for v in variants if arch in v["archs"] and kv_dtype in v.get("kv_dtypes", (kv_dtype,))]
     fitting.sort(key=lambda variant: "kv_dtypes" not in variant)
     own = [variant for variant in fitting if engine in variant.get("engines", ())]
