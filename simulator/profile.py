@@ -110,7 +110,7 @@ class KernelProfile:
         fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
-        unroll: values that a thread loads before it uses them, where CTAs take keys in turns, nothing ahead (1: loads run ahead).
+        unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: the GPU's kernels'.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
@@ -261,8 +261,8 @@ def _document(key: str) -> Mapping[str, Any]:
 def load_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> KernelProfile:
     """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it; cached.
 
-    ``kv_dtype`` is the cache's, where the kernel has a variant for some; "" for none of these.
-    What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
+    ``kv_dtype`` is the cache's, "" for none that has a variant of its own. What ends in ``.toml`` or contains a path
+    separator is a file of the user's (see profile_file).
 
     Raises:
         InputError: unknown kernel, or one that does not run on this GPU (the message names those that do), or a wrong file.
@@ -280,8 +280,7 @@ def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") ->
     Variants without engines, or dtypes of the cache, are for all that have none of their own, and for the kernel alone.
     """
     document = dict(_document(key))
-    variants = document.pop("variant")
-    variant = fitting_variant(variants, gpu.arch, engine, kv_dtype)
+    variant = fitting_variant(document.pop("variant"), gpu.arch, engine, kv_dtype)
     return None if variant is None else {**document, **variant}
 
 
