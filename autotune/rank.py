@@ -13,10 +13,11 @@ from ..kernels.attention_spec import padded
 from ..kernels.check import CheckResult
 from ..simulator import clock, memory, pipes
 from ..simulator.batch import stack
+from ..simulator.call import single_call, tensor_rate
+from ..simulator.calls import PER_CALL, PER_CLASS, Calls, Costs
 from ..simulator.conditions import Conditions
-from ..simulator.forecast import PER_CALL, PER_CLASS, Calls, Costs, forecast
+from ..simulator.forecast import forecast
 from ..simulator.pipes import TileCycles, TileShape
-from ..simulator.predict import single_call, tensor_rate
 from ..simulator.profile import KernelProfile
 from ..simulator.tiles import Floats, Ints, TileWork, binned
 from ..simulator.workload import DTYPE_BYTES, Workload

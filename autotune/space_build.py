@@ -11,8 +11,9 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..hwmodels import GPU
 from ..kernels.space import architecture_number
+from ..simulator.kernel_choice import choose_profile
 from ..simulator.patterns import Neighborhood, Pattern, parse_pattern
-from ..simulator.profile import DECODE_QUERIES, KernelProfile, choose_profile
+from ..simulator.profile import DECODE_QUERIES, KernelProfile
 from ..simulator.workload import Workload, grid_text
 from .knobs import Category, Knob, Level, Place, Power, Shape
 from .space import (

@@ -18,8 +18,9 @@ from attncast import Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator import cascades
 from attncast.simulator.batch import band_classes
+from attncast.simulator.calls import Calls
 from attncast.simulator.einsum import bind, op_counts, parse, summary
-from attncast.simulator.forecast import Calls, forecast
+from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED
 from attncast.simulator.patterns.neighborhood import axis_work
 from attncast.simulator.profile import load_profile

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from ..simulator import Workload
+from ..simulator.call import checked_tile
 from ..simulator.estimate import bounds_dict, tiles_dict
-from ..simulator.predict import checked_tile
 from ..simulator.workload import grid_text, parse_grid
 from .options import grid_option, json_option, keys_options, mask_option, pattern_option, read_pattern
 from .output import print_json

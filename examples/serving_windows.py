@@ -15,10 +15,10 @@ from attncast import Workload, parse_pattern
 from attncast.hwmodels import load_gpu
 from attncast.simulator.batch import stack
 from attncast.simulator.calibration import packaged_calibration, use_of
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import engine_conditions
 from attncast.simulator.forecast import forecast
-from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
-from attncast.simulator.profile import choose_profile
+from attncast.simulator.kernel_choice import choose_profile
 
 # What each engine decodes with on each GPU, by default.
 KERNELS = {

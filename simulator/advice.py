@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from ..hwmodels import GPU
 from .batch import stack
 from .calibration import Calibration
+from .call import single_call
+from .calls import Calls
 from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Estimate, seconds_text
-from .forecast import Calls, forecast
+from .forecast import forecast
 from .patterns import Neighborhood, Pattern
-from .predict import single_call
 from .profile import KernelProfile, load_profile
 from .workload import Grid, Workload, grid_text
 

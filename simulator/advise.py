@@ -11,12 +11,14 @@ from typing import Any
 from ..errors import InputError
 from ..hwmodels import GPU
 from .batch import stack
+from .call import masks_all, single_call
 from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import seconds_text
 from .forecast import forecast
+from .kernel_choice import kernels_for
 from .patterns import Neighborhood, parse_pattern
-from .predict import dense_baseline, masks_all, predict, single_call
-from .profile import KernelProfile, TileChoice, kernels_for
+from .predict import dense_baseline, predict
+from .profile import KernelProfile, TileChoice
 from .workload import Grid, Workload, grid_text, parse_grid
 
 SLACK = 1.10  # windows may keep up to this much more than was asked for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .forecast import PER_CALL, PER_CLASS, Calls
+from .calls import PER_CALL, PER_CLASS, Calls
 from .patterns.band import band_tiles
 from .tiles import Floats, Ints, binned
 

@@ -16,9 +16,9 @@ import numpy as np
 from ..errors import InputError
 from ..hwmodels import GPU
 from . import clock, memory, pipes
+from .calls import Calls, Costs
 from .cascades import load
 from .einsum import Cascade, Poly, bind, live_footprint, passes
-from .forecast import Calls, Costs
 from .profile import KernelProfile
 from .tile_operations import KEY_RANKS, QUERY_RANKS, TileOperations, by_pipe, has_scores, tile_operations
 from .tiles import Floats

@@ -13,8 +13,9 @@ from .advice import alternatives
 from .calibration import Calibration
 from .conditions import Conditions
 from .estimate import Estimate
+from .kernel_choice import kernels_for
 from .patterns import Neighborhood, Pattern
-from .profile import kernels_for, load_profile
+from .profile import load_profile
 from .workload import Workload, grid_text
 
 FACTORS: Final = (0.8, 1.25)  # each way by the same ratio

@@ -5,7 +5,6 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,115 +12,15 @@ from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule
+from .calls import Calls, Costs
+from .passes import passes
 from .pipes import TileShape
 from .profile import DECODE_QUERIES, KernelProfile
 from .tile_operations import TileOperations
-from .tiles import Floats, Ints
+from .tiles import Floats
 
 L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
-MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
-MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
-
-
-@dataclass(frozen=True)
-class Calls:
-    """Attention calls as arrays of shape (calls,); the work of each call as classes in flat arrays (see TileWork).
-
-    Attributes:
-        batch, heads, kv_heads, queries, keys, dim, dim_v: as in Workload, flattened token counts.
-        query_bytes, kv_bytes: bytes per element of Q and O, and of K and V.
-        tensor_rate: FLOP per clock and SM for the dtype.
-        tile_q, tile_kv: tokens in a Q and a KV tile.
-        packed: query heads whose rows share Q tiles (see packed_heads); ``count`` is of all of them together.
-        in_flight: CTAs that share an SM; 0 where the profile says.
-        axes: coordinates of a token, compared to mask one score.
-        mask_all: 1 when every visited tile is masked.
-        permute_axes: token axes permuted before and after the kernel; 0 when none.
-        spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
-        passes: passes over the keys, each a launch of its own.
-        append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
-            queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
-        append_registers: of a thread of the appending pass (see memory.append_seconds).
-        select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
-        warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
-        single: 1 where a CTA works on one Q tile alone (see pipes.combine).
-        tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA (0: not told), where loads are exposed.
-        local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
-        visited, full, tested, count: work classes of all calls, one call after the other, longest first.
-        row: index of the first class of each call.
-    """
-
-    batch: Floats
-    heads: Floats
-    kv_heads: Floats
-    queries: Floats
-    keys: Floats
-    dim: Floats
-    dim_v: Floats
-    query_bytes: Floats
-    kv_bytes: Floats
-    tensor_rate: Floats
-    tile_q: Floats
-    tile_kv: Floats
-    packed: Floats
-    in_flight: Floats
-    axes: Floats
-    mask_all: Floats
-    permute_axes: Floats
-    spill_bytes: Floats
-    passes: Floats
-    append_bytes: Floats
-    rotate_bytes: Floats
-    quantise_bytes: Floats
-    append_registers: Floats
-    select_s: Floats
-    warm: Floats
-    graph: Floats
-    locked_hz: Floats
-    single: Floats
-    tests: Floats
-    threads: Floats
-    local_bytes: Floats
-    run_dim: Floats
-    run_dim_v: Floats
-    visited: Floats
-    full: Floats
-    tested: Floats
-    count: Floats
-    row: Ints
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds of each call, shape (calls,). The parts of ``parts`` add up to ``time_s``.
-
-    Attributes:
-        time_s: all a user waits for. kernel_s: the attention kernel alone, launch included.
-        parts: seconds by part: launch; tiles, the work of the pipes; schedule, latencies and the tail; memory, what DRAM or
-            L2 take beyond that; merge of split keys; append to the KV cache
-            and quantise queries; permute tokens; select blocks.
-        limits: seconds that each resource alone would take: tensor, exp, fp32, alu, smem, sm_l2, l2, dram; and
-            spill where registers overflow.
-        traffic: bytes of the kernel. splits: parts the keys were cut into. ctas: CTAs of the grid.
-        cta_cycles, cta_count: SM cycles of one CTA and CTAs of each class, flat as in Calls; None where no CTAs are scheduled.
-        fill_s, compute_s: latency that nothing hides, and what the SMs take with it; None as above.
-        clock_hz: mean SM clock while the SMs work.
-    """
-
-    time_s: Floats
-    kernel_s: Floats
-    parts: dict[str, Floats]
-    limits: dict[str, Floats]
-    traffic: memory.Traffic
-    splits: Floats
-    ctas: Floats
-    clock_hz: Floats
-    cta_cycles: Floats | None = None
-    cta_count: Floats | None = None
-    fill_s: Floats | None = None
-    compute_s: Floats | None = None
 
 
 def forecast(
@@ -159,18 +58,13 @@ def forecast(
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
     captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
+    in_flight = np.where(c.in_flight > 0, c.in_flight, np.asarray(profile.in_flight, dtype=np.float64))
+    wide = np.ones_like(in_flight)
+    if profile.split_rule == "wide":
+        wide = schedule.widening(ctas, gpu.sms, in_flight)
+        in_flight = np.floor(in_flight / wide)
     if splits is None:
-        slots, rule = gpu.sms * profile.in_flight, profile.split_rule
-        if rule == "planned":
-            places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
-            splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
-        else:
-            most = np.where(captured, profile.captured_splits, np.inf)
-            all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest)
-            splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
-        if profile.split_kv != "always":
-            few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
-            splits = np.where(few, splits, 1.0)
+        splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
 
     cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
     shared = (c.queries > DECODE_QUERIES) | ((c.warm > 0) & (cached <= gpu.l2_effective_bytes))
@@ -201,20 +95,33 @@ def forecast(
     busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
     if c.tested.any():
         busy = busy + c.tested * flat(tile.tested)
-    if (splits > 1).any():  # each part takes whole tiles
-        busy = busy * np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+    if profile.warp_keys:
+        begun = np.ceil(c.keys / profile.warp_keys) * profile.warp_keys
+        busy = busy * flat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)))
+    if profile.unroll > 1:
+        turns, loads = _turns(profile, c, longest, splits, wide)
+        busy = busy * flat(turns / np.maximum(longest, 1.0))
+    elif (splits > 1).any():  # each part takes whole tiles
+        share = np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
+        if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
+            mean = np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0)
+            share = np.minimum(share, flat(mean))
+        busy = busy * share
     if np.any(tile.first_saves):
         busy = busy - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     output_cycles = memory.l2_cycles(gpu, rows * c.dim_v * output_bytes)
-    latency = profile.round_trips * gpu.dram_latency_s * highest_hz + output_cycles
+    trips = profile.round_trips + _rotation_trips(profile, c)
+    latency = trips * gpu.dram_latency_s * highest_hz + output_cycles
     if profile.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    in_flight = np.where(c.in_flight > 0, c.in_flight, np.asarray(profile.in_flight, dtype=np.float64))
-    per_cta, places = np.maximum(busy, (busy + flat(latency)) / flat(in_flight)), np.full_like(in_flight, gpu.sms)
+    waiting = flat(latency)
+    if profile.unroll > 1:
+        waiting = waiting + flat(loads * gpu.dram_latency_s * highest_hz)
+    per_cta, places = np.maximum(busy, (busy + waiting) / flat(in_flight)), np.full_like(in_flight, gpu.sms)
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
     if profile.latency_bound:
@@ -223,6 +130,10 @@ def forecast(
         in_flight = np.where(waits, np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape)), in_flight)
         per_cta = np.where(flat(waits), busy * flat(in_flight) + flat(latency), per_cta)
         places, exposed = np.where(waits, gpu.sms * in_flight, places), np.where(waits, 0.0, exposed)
+    if profile.merge == "last":
+        # Not where CTAs of few tiles wait longer than the others on their SM can fill: then it is in their time already.
+        idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
+        exposed = np.maximum(exposed - np.maximum(idle, 0.0), 0.0)
     cta_count = c.count * flat(head_groups * splits)
     span = schedule.makespan(per_cta, cta_count, c.row, places, profile.order == "longest-first")
     cycles = span + exposed
@@ -247,11 +158,17 @@ def forecast(
         walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
+    if profile.unroll > 1:
+        # Memory paces all waves but the last, in which a CTA takes its own time, however few they are.
+        slots = gpu.sms * in_flight
+        before = np.floor(np.maximum(ctas * splits - 1.0, 0.0) / slots) * slots / (ctas * splits)
+        alone_s = np.maximum.reduceat(per_cta, c.row) * in_flight / clock_hz
+        run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = _passes(gpu, profile, c, once_s, splits, captured, highest_hz, moved)
+    merge_s, append_s, permute_s = passes(gpu, profile, c, once_s, ctas, splits, captured, highest_hz, moved)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -275,6 +192,27 @@ def forecast(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
         per_cta * flat(gpu.sms / places), cta_count, exposed / clock_hz, compute_s,
     )  # fmt: skip
+
+
+def _turns(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats) -> tuple[Floats, Floats]:
+    """KV tiles that a CTA's arithmetic takes as long as, and the loads that it waits for, where threads take keys in turns.
+
+    A tile is a turn over values by 256 threads, ``unroll`` of them each, and two over keys; a CTA ``wide`` times as large
+    takes as many tiles in a turn. A turn is run whole; only threads that get no key at all do nothing.
+    """
+    turn = c.tile_kv * wide
+    keys = np.minimum(c.keys, longest * c.tile_kv) / splits
+    values, scores = np.ceil(keys / turn), np.ceil(2.0 * keys / turn)
+    active = np.minimum(1.0, keys * profile.unroll / turn)
+    return 0.5 * (values + 0.5 * scores) * wide * active, values + scores
+
+
+def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats:
+    """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
+    if not profile.rotates_at_once:
+        return np.zeros_like(c.dim)
+    alone = (c.append_bytes > 0) & (c.dim >= profile.fused_append_dim)
+    return np.where(alone, np.ceil(c.packed / profile.rotates_at_once), 0.0)
 
 
 def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, windowed: Any) -> Any:
@@ -315,50 +253,31 @@ def _traffic(
     )
 
 
-def _passes(
+def _parts(
     gpu: GPU,
     profile: KernelProfile,
     c: Calls,
-    once_s: Floats,
-    splits: Floats,
+    ctas: Floats,
+    longest: Floats,
     captured: NDArray[np.bool_],
-    clock_hz: Floats,
-    moved: memory.Traffic,
-) -> tuple[Floats, Floats, Floats]:
-    """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
-    merge_s = append_s = permute_s = np.zeros_like(once_s)
-    if (splits > 1).any():
-        partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = once_s + memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
-        places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
-        merging_s = merging_s + c.batch * c.heads * c.queries / places * profile.merge_trips * gpu.dram_latency_s
-        merging_s = merging_s + splits * profile.part_trips * gpu.dram_latency_s
-        merge_s = np.where(splits > 1, merging_s, 0.0)
-    if captured.any():  # a merge is launched, and finds nothing to do
-        merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
-    if c.append_bytes.any():
-        # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
-        left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
-        moving_s = memory.dram_seconds(gpu, c.append_bytes * left)
-        moving_s = np.maximum(moving_s, memory.l2_seconds(gpu, c.append_bytes, clock_hz))
-        moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
-        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
-        engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
-        append_s = np.where(c.append_bytes > 0, once_s + appending_s + engine_s, 0.0)
-    if c.quantise_bytes.any():
-        quantising_s = (
-            once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
-        )
-        append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
-    if c.permute_axes.any():
-        # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
-        query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
-        key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
-        query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes, clock_hz)
-        key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
-        permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
-    return merge_s, append_s, permute_s
-
-
-PER_CLASS = ("visited", "full", "tested", "count")
-PER_CALL = tuple(item.name for item in fields(Calls) if item.name not in (*PER_CLASS, "row"))
+    wide: Floats,
+) -> Floats:
+    """Parts that the keys of each call are cut into, by the kernel's own rule."""
+    slots, rule = gpu.sms * profile.in_flight, profile.split_rule
+    if rule == "history":
+        splits = schedule.history_splits(ctas, ctas / c.batch, gpu.sms, c.keys)
+        if not profile.empty_parts:
+            splits = np.clip(splits, 1.0, np.maximum(longest, 1.0))
+    elif rule == "wide":
+        splits = schedule.wide_splits(ctas, gpu.sms, c.keys, c.dim, gpu.smem_bytes_per_cta, wide)
+    elif rule == "planned":
+        places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
+        splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
+    else:
+        most = np.where(captured, profile.captured_splits, np.inf)
+        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest)
+        splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
+    if profile.split_kv != "always":
+        few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
+        splits = np.where(few, splits, 1.0)
+    return splits

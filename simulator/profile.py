@@ -75,7 +75,8 @@ class KernelProfile:
     Attributes:
         key: name on the command line ("natten"), or the path of a user's own file.
         title: of this variant ("NATTEN hopper-fna"). source: where from.
-        engines: serving engines whose builds or calls of the kernel this variant is; empty: all that have none of their own.
+        engines, kv_dtypes: serving engines whose builds or calls of the kernel this variant is, and dtypes of the cache; empty:
+            all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
@@ -125,14 +126,20 @@ class KernelProfile:
             packs; with others it packs none.
         split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
             are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        split_rule: into how many parts (see schedule.kv_splits).
+        split_rule: into how many parts (see schedule). empty_parts: parts beyond the last tile run all the same.
         captured_tokens, captured_splits: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
+        merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
+            ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
-        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself).
-        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: that of the GPU's
-            kernels.
+        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
+            the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
+        fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
+        rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
+        warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
+        unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
+        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: the GPU's kernels'.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
@@ -152,6 +159,7 @@ class KernelProfile:
     operand_rows: int
     interval: float
     engines: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
     decode_tiles: tuple[TileChoice, ...] = ()
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
@@ -192,16 +200,25 @@ class KernelProfile:
     captured_tokens: int = 0
     captured_splits: int = 1
     sequences_walked: int = 0
+    empty_parts: bool = False
+    merge: Literal["launch", "last"] = "launch"
+    merge_ways: int = 1
+    merge_columns: int = 0
     permute: bool = False
     decode_kernel: str = ""
     other_heads: str = ""
+    least_share: float = 0.0
+    fused_append_dim: int = 0
+    rotates_at_once: int = 0
+    warp_keys: int = 0
+    unroll: int = 1
     query_efficiency: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
     sequence_s: float = 0.0
 
     def __hash__(self) -> int:
-        return hash((self.key, self.archs, self.engines))  # as a cache key; the rest follows from these
+        return hash((self.key, self.archs, self.engines, self.kv_dtypes))  # as a cache key; the rest follows from these
 
     @property
     def operations(self) -> TileOperations:
@@ -254,6 +271,12 @@ class KernelProfile:
         """Largest head dimension it takes."""
         return max(choice.max_head_dim for choice in self.tiles)
 
+    def takes_heads(self, gqa_ratio: int, parts: float, gpu: GPU) -> bool:
+        """Whether it serves calls with so many query heads for a key head and so many parts, and leaves them to none."""
+        if not self.other_heads:
+            return True
+        return self.min_packed <= gqa_ratio <= self.max_packed and parts >= self.least_share * gpu.sms
+
     def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
         """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
         default = self.tile_for(axes, head_dim)
@@ -263,6 +286,11 @@ class KernelProfile:
 def profile_names() -> list[str]:
     """Names of the kernel profiles, sorted."""
     return sorted(path.stem for path in (_HERE / "profiles").glob("*.toml"))
+
+
+def kernels_on(gpu: GPU) -> list[str]:
+    """Names of the kernel profiles that run on a GPU's architecture, sorted."""
+    return [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
 
 
 @lru_cache(maxsize=64)
@@ -277,10 +305,11 @@ def _document(key: str) -> Mapping[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
+def load_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> KernelProfile:
     """The profile of kernel ``key`` on the architecture of ``gpu``, as a serving engine builds and calls it; cached.
 
-    What ends in ``.toml`` or contains a path separator is a file of the user's (see profile_file).
+    ``kv_dtype`` is the cache's, "" for none that has a variant of its own. What ends in ``.toml`` or contains a path
+    separator is a file of the user's (see profile_file).
 
     Raises:
         InputError: unknown kernel, or one that does not run on this GPU (the message names those that do), or a wrong file.
@@ -288,35 +317,37 @@ def load_profile(key: str, gpu: GPU, engine: str = "") -> KernelProfile:
     if names_file(key):
         from .profile_file import load_profile_file  # here, not above: a forecast of a named kernel starts without it
 
-        return load_profile_file(key, gpu, engine)
-    return _load_shipped(key.lower(), gpu, engine)
+        return load_profile_file(key, gpu, engine, kv_dtype)
+    return _load_shipped(key.lower(), gpu, engine, kv_dtype)
 
 
-def shipped_profile(key: str, gpu: GPU, engine: str = "") -> Mapping[str, Any] | None:
+def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> Mapping[str, Any] | None:
     """The table of a kernel that comes with attncast, for a GPU's architecture and an engine; None where it does not run.
 
-    Variants without engines are for every engine that has none of its own, and for the kernel alone.
+    Variants without engines, or dtypes of the cache, are for all that have none of their own, and for the kernel alone.
     """
     document = dict(_document(key))
-    variants = document.pop("variant")
-    variant = fitting_variant(variants, gpu.arch, engine)
+    variant = fitting_variant(document.pop("variant"), gpu.arch, engine, kv_dtype)
     return None if variant is None else {**document, **variant}
 
 
-def fitting_variant(variants: Sequence[Mapping[str, Any]], arch: str, engine: str) -> Mapping[str, Any] | None:
-    """The first variant for an architecture that names the engine, else the first that names none."""
-    fitting = [variant for variant in variants if arch in variant["archs"]]
+def fitting_variant(
+    variants: Sequence[Mapping[str, Any]], arch: str, engine: str, kv_dtype: str = ""
+) -> Mapping[str, Any] | None:
+    """The first variant for an architecture that names the engine, else that names none; of either, the cache's dtype first."""
+    fitting = [v for v in variants if arch in v["archs"] and kv_dtype in v.get("kv_dtypes", (kv_dtype,))]
+    fitting.sort(key=lambda variant: "kv_dtypes" not in variant)
     own = [variant for variant in fitting if engine in variant.get("engines", ())]
     return next(iter(own or [variant for variant in fitting if "engines" not in variant]), None)
 
 
 @lru_cache(maxsize=256)
-def _load_shipped(key: str, gpu: GPU, engine: str) -> KernelProfile:
-    table = shipped_profile(key, gpu, engine)
+def _load_shipped(key: str, gpu: GPU, engine: str, kv_dtype: str) -> KernelProfile:
+    table = shipped_profile(key, gpu, engine, kv_dtype)
     if table is not None:
         return build_profile(key, table)
-    fit = [name for name in profile_names() if any(gpu.arch in v["archs"] for v in _document(name)["variant"])]
-    raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {', '.join(fit)}")
+    fit = ", ".join(kernels_on(gpu))
+    raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {fit}")
 
 
 def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
@@ -333,81 +364,3 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
 def _tile_choice(table: Mapping[str, Any]) -> TileChoice:
     values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in table.items()}
     return TileChoice(**values)
-
-
-@lru_cache(maxsize=1)
-def _choices() -> Mapping[str, Mapping[str, list[str]]]:
-    return tomllib.loads((_HERE / "choices.toml").read_text(encoding="utf-8"))
-
-
-def choose_profile(
-    key: str,
-    gpu: GPU,
-    family: str,
-    dtype: str,
-    head_dim: int,
-    queries: int | None = None,
-    gqa_ratio: int = 1,
-    engine: str = "",
-) -> KernelProfile:
-    """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
-
-    With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
-    ``engine`` is the serving engine that calls it, "" for none.
-
-    Raises:
-        InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
-    """
-    if key.lower() == "auto":
-        return _first_that_runs(gpu, family, dtype, head_dim, family, engine)
-    profile = load_profile(key, gpu, engine)
-    if family not in profile.patterns:
-        takes = " and ".join(FAMILIES[name] for name in profile.patterns)
-        raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
-    if dtype not in profile.dtypes:
-        raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
-    if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
-        profile = load_profile(profile.decode_kernel, gpu, engine)
-        if profile.other_heads and not profile.min_packed <= gqa_ratio <= profile.max_packed:
-            profile = load_profile(profile.other_heads, gpu, engine)
-    return profile
-
-
-def kernels_for(gpu: GPU, family: str, dtype: str, head_dim: int, kernel: str = "auto") -> list[KernelProfile]:
-    """Every kernel that takes a pattern family, dtype and head dimension on a GPU; only ``kernel`` unless it is "auto".
-
-    Raises:
-        InputError: there is none.
-    """
-    if kernel.lower() != "auto":
-        return [choose_profile(kernel, gpu, family, dtype, head_dim)]
-    found = []
-    for name in profile_names():
-        if any(gpu.arch in variant["archs"] for variant in _document(name)["variant"]):
-            profile = load_profile(name, gpu)
-            if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
-                found.append(profile)
-    if not found:
-        raise InputError(f"no kernel on {gpu.key} takes {FAMILIES[family]} with {dtype!r} and head dim {head_dim}")
-    return found
-
-
-def baseline_profile(gpu: GPU, dtype: str, head_dim: int, engine: str = "") -> KernelProfile:
-    """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
-    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline", engine)
-
-
-def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str, engine: str) -> KernelProfile:
-    profiles = [load_profile(name, gpu, engine) for name in _choices()[gpu.generation][use]]
-    for profile in profiles:
-        if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
-            return profile
-    tried = ", ".join(f"{p.key} ({'/'.join(p.dtypes)}, up to {p.max_head_dim})" for p in profiles)
-    raise InputError(f"no kernel on {gpu.key} takes {dtype!r} with head dim {head_dim}: {tried}")
-
-
-FAMILIES: Final = {
-    "band": "dense, causal and window patterns",
-    "na": "neighborhood patterns",
-    "mask": "masked tiles of any other pattern",
-}

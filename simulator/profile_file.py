@@ -18,8 +18,8 @@ from ..hwmodels.figures import read_toml
 from . import cascades
 from .calibration import BOUNDS
 from .conditions import engine_names
+from .kernel_choice import FAMILIES
 from .profile import (
-    FAMILIES,
     MAX_TILE_TOKENS,
     KernelProfile,
     TileChoice,
@@ -50,6 +50,13 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "row_warps": (0, 32),
     "merge_trips": (0.0, 100.0),
     "part_trips": (0.0, 100.0),
+    "fused_append_dim": (0, 4096),
+    "rotates_at_once": (0, 1024),
+    "warp_keys": (0, 4096),
+    "unroll": (1, 64),
+    "least_share": (0.0, 64.0),
+    "merge_ways": (1, 64),
+    "merge_columns": (0, 1024),
     "min_packed": (1, 1024),
     "max_packed": (1, 1024),
     "serial_fp8_dim": (1, 1024),
@@ -68,7 +75,7 @@ _TILES: Final = ("tiles", "decode_tiles")
 _TILE_KEYS: Final = tuple(item.name for item in fields(TileChoice))
 
 
-def load_profile_file(text: str, gpu: GPU, engine: str = "") -> KernelProfile:
+def load_profile_file(text: str, gpu: GPU, engine: str = "", kv_dtype: str = "") -> KernelProfile:
     """The profile that a file describes, on the architecture of ``gpu`` and as an engine calls it.
 
     Its key is the path as the user wrote it.
@@ -77,7 +84,7 @@ def load_profile_file(text: str, gpu: GPU, engine: str = "") -> KernelProfile:
         InputError: no such file, no TOML, an unknown, missing or impossible entry, or another architecture than those of its
             variants, or of its base where it has none.
     """
-    return _load(text, *user_file(text, "kernel", profile_names), gpu, engine)
+    return _load(text, *user_file(text, "kernel", profile_names), gpu, engine, kv_dtype)
 
 
 def file_stamp(text: str) -> str:
@@ -87,7 +94,7 @@ def file_stamp(text: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: str) -> KernelProfile:
+def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: str, kv_dtype: str) -> KernelProfile:
     # The two stamps are in the cache's key so that an edited file is read again.
     where = f"kernel file {text!r}"
     document = dict(read_toml(path))
@@ -98,12 +105,12 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
         raise InputError(f"{where} has archs outside of a variant: expected them under [[variant]]")
     if "source" not in document:
         raise InputError(f'{where} has no source: expected where its figures are from, e.g. source = "ncu, 2026-03-01"')
-    own = {**document, **(fitting_variant(variants, gpu.arch, engine) or {})}
+    own = {**document, **(fitting_variant(variants, gpu.arch, engine, kv_dtype) or {})}
     if "overlap" in own and "overlap_source" not in own:
         raise InputError(f"{where} has overlap = {own['overlap']!r} without overlap_source: expected where it is from")
     if base is None and not variants:
         raise InputError(f'{where} has neither a base nor a [[variant]]: expected e.g. base = "triton"')
-    below = _base(base, gpu, engine, where)
+    below = _base(base, gpu, engine, kv_dtype, where)
     if "archs" not in own and (variants or below is None):
         runs = ", ".join(sorted({arch for table in variants for arch in table["archs"]})) or f"those of {base!r}"
         raise InputError(f"{where} does not run on {gpu.key} ({gpu.arch}): its architectures are {runs}")
@@ -114,7 +121,7 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
     return build_profile(text, table)
 
 
-def _base(name: object, gpu: GPU, engine: str, where: str) -> Mapping[str, Any] | None:
+def _base(name: object, gpu: GPU, engine: str, kv_dtype: str, where: str) -> Mapping[str, Any] | None:
     """The table of the base's variant for this GPU; None without a base, or where it does not run there."""
     if name is None:
         return None
@@ -122,7 +129,7 @@ def _base(name: object, gpu: GPU, engine: str, where: str) -> Mapping[str, Any] 
         raise InputError(f'{where}: base is {name!r}, expected the name of a kernel such as "triton"')
     if name.lower() not in profile_names():
         raise InputError(f"{where}: base: {unknown('kernel', name, profile_names())}")
-    return shipped_profile(name.lower(), gpu, engine)
+    return shipped_profile(name.lower(), gpu, engine, kv_dtype)
 
 
 def _variants(tables: object, where: str) -> list[dict[str, Any]]:

@@ -74,11 +74,15 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int, long
     return np.where(ctas <= servers, longest, ragged)
 
 
-SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments", "planned"]
+SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments", "planned", "history", "wide"]
 MOST_SPLITS = 128
 SEGMENTS, SEGMENTED_CTAS = 16, 128  # vLLM's NUM_PAR_SOFTMAX_SEGMENTS and MIN_LAUNCH_GRID_SIZE_2D
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
 FEWEST_PLANNED_KEYS = 128  # FlashInfer's min_kv_chunk_size
+# TensorRT-LLM, decoderXQAConstants.h: keys of a part at least, waves of CTAs and parts of a call at most.
+HISTORY_KEYS = 128
+HISTORY_WAVES = 8
+HISTORY_PARTS = 6000
 
 
 def kv_splits(
@@ -145,3 +149,52 @@ def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
         full = np.where(tried <= kv_tiles[few][:, None], waves / np.ceil(waves), 0.0)
         splits[few] = tried[np.argmax(full >= 0.85 * full.max(axis=1, keepdims=True), axis=1)]
     return splits
+
+
+def history_parts(batch: int, kv_heads: int, keys: int) -> int:
+    """Parts of at least ``HISTORY_KEYS`` keys that a call could be cut into (TensorRT-LLM's mayHavePerfGain)."""
+    return batch * kv_heads * max(1, keys // HISTORY_KEYS)
+
+
+def history_splits(ctas: Floats, ctas_per_sequence: Floats, sms: int, keys: Floats) -> Floats:
+    """Parts of TensorRT-LLM's XQA (computeMultiBlockCount in decoderXQAImplCommon.h).
+
+    It looks at all cached keys, whatever the window and the tile: there may be more parts than tiles to visit.
+
+    Args:
+        ctas: CTAs of the call before the split. ctas_per_sequence: of one sequence. keys: cached and new keys.
+    """
+    parts = np.floor(keys / HISTORY_KEYS)
+    parts = np.maximum(np.minimum(parts, np.round(np.sqrt(8.0 * parts))), 1.0)
+    most = np.minimum(HISTORY_WAVES * sms / ctas, np.floor(HISTORY_PARTS * ctas_per_sequence / ctas))
+    return np.maximum(np.floor(np.minimum(parts, most)), 1.0)
+
+
+WIDE_THREADS = 256.0  # of a CTA where there are many
+WIDE_BYTES = 16.0  # of a value's 16-bit elements that a thread loads
+WIDE_UNROLL = 8.0  # values that a thread loads before it uses them
+WIDE_SMEM_BYTES = 24.0 / 4.0  # for the score of a key: in fp32 and in 16 bits, four of them at a time
+
+
+def widening(ctas: Floats, sms: int, resident: Floats) -> Floats:
+    """How many times 256 threads a CTA of TensorRT-LLM's MMHA has: 4, 2 or 1, more where CTAs are few (mmha_launch_kernel_ex).
+
+    Args:
+        ctas: of the call: its query heads. resident: CTAs of 256 threads that an SM has registers for.
+    """
+    factor = np.minimum(np.ceil(resident * sms / ctas), resident)
+    return np.where(factor >= 4.0, 4.0, np.where(factor >= 2.0, 2.0, 1.0))
+
+
+def wide_splits(ctas: Floats, sms: int, keys: Floats, dim: Floats, smem_bytes: float, wide: Floats) -> Floats:
+    """Parts of TensorRT-LLM's MMHA: a CTA for each SM or the next more, but none shorter than one turn of its loop over values,
+    and none longer than shared memory holds scores of (multi_block_grid_setup, getMaxNumSeqLenTile).
+
+    Args:
+        ctas: CTAs of the call before the split. keys: cached and new keys. dim: head dim. smem_bytes: most that a CTA takes.
+        wide: see widening.
+    """
+    padded = np.exp2(np.ceil(np.log2(dim)))
+    turn = wide * WIDE_THREADS * WIDE_BYTES / (2.0 * padded) * WIDE_UNROLL
+    fewest = np.ceil(keys * WIDE_SMEM_BYTES / (smem_bytes - 2048.0))
+    return np.maximum(np.minimum(np.ceil(sms / ctas), np.ceil((keys + 1.0) / turn)), fewest)

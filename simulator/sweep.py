@@ -18,13 +18,17 @@ from ..errors import InputError, unknown
 from ..files import names_file
 from ..hwmodels import GPU, load_gpu
 from .batch import stack
+from .call import kernel_work, resolve_tiles, single_call
+from .calls import Calls, Costs
 from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Baseline
-from .forecast import Calls, Costs, forecast
+from .forecast import forecast
+from .kernel_choice import baseline_profile, choose_profile
 from .patterns import Pattern, parse_pattern
 from .patterns.band import Band
-from .predict import bound_by, kernel_work, resolve_tiles, single_call
-from .profile import KernelProfile, baseline_profile, choose_profile
+from .predict import bound_by
+from .profile import KernelProfile
+from .schedule import history_parts
 from .tiles import TileWork
 from .workload import Grid, Workload, grid_text, parse_grid
 
@@ -173,7 +177,8 @@ def _call(
     head_dim = max(workload.head_dim, workload.dim_v)
     profile = choose_profile(
         group.kernel, group.gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio,
-        group.conditions.engine,
+        group.conditions.engine, workload.kv_dtype or workload.dtype,
+        history_parts(workload.batch, workload.kv_heads, workload.kv_tokens),
     )  # fmt: skip
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)

@@ -18,8 +18,8 @@ from typing import Final
 from ..errors import InputError
 from ..hwmodels import load_gpu
 from ..simulator import parse_pattern
+from ..simulator.kernel_choice import choose_profile
 from ..simulator.patterns.band import Band
-from ..simulator.profile import choose_profile
 from .importers.run import import_runs
 from .measured import MeasuredRun, save_runs
 

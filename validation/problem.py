@@ -14,9 +14,11 @@ from ..hwmodels import GPU, load_gpu
 from ..simulator import parse_pattern
 from ..simulator.batch import stack
 from ..simulator.calibration import with_constants
-from ..simulator.forecast import Calls, Costs, forecast
-from ..simulator.predict import kernel_work, resolve_tiles, single_call
-from ..simulator.profile import KernelProfile, choose_profile
+from ..simulator.call import kernel_work, resolve_tiles, single_call
+from ..simulator.calls import Calls, Costs
+from ..simulator.forecast import forecast
+from ..simulator.kernel_choice import choose_profile
+from ..simulator.profile import KernelProfile
 from .measured import MeasuredRun
 
 Floats = NDArray[np.float64]
@@ -96,7 +98,10 @@ def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
     """A run's GPU, profile, arrays of length one, and kept pairs of a head."""
     gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
     head_dim, engine = max(workload.head_dim, workload.dim_v), run.conditions.engine
-    profile = choose_profile(run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine)
+    kv_dtype = workload.kv_dtype or workload.dtype
+    profile = choose_profile(
+        run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine, kv_dtype=kv_dtype
+    )
     pattern.check(workload)
     tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
     work = kernel_work(profile, pattern, workload, tiles)

@@ -15,9 +15,10 @@ from attncast.autotune.rank_sure import sure
 from attncast.autotune.space_build import build
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Workload, parse_pattern
+from attncast.simulator.call import single_call
 from attncast.simulator.forecast import forecast
 from attncast.simulator.pipes import TileShape, tile_cycles
-from attncast.simulator.predict import DEFAULT_CONDITIONS, single_call
+from attncast.simulator.predict import DEFAULT_CONDITIONS
 from attncast.simulator.profile import load_profile
 
 LONG = Workload((2048,), 16, 128)

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
+from attncast.simulator.calls import Calls
 from attncast.simulator.conditions import DEFAULT_CONDITIONS
-from attncast.simulator.forecast import Calls, forecast
+from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED, Band
-from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
 from attncast.simulator.profile import KernelProfile, load_profile
 from attncast.simulator.tiles import MAX_CLASSES
 from attncast.simulator.workload import Workload

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Workload, parse_pattern, predict
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import append_registers, engine_conditions
 from attncast.simulator.forecast import forecast
 from attncast.simulator.memory import append_seconds, resident_share
 from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas
-from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import makespan, planned_splits
 

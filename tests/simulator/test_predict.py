@@ -14,11 +14,11 @@ from attncast import Conditions, InputError, Workload, parse_pattern, predict
 from attncast.hwmodels import gpu_names, load_gpu
 from attncast.simulator.advice import advice
 from attncast.simulator.batch import band_classes, stack
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.cascades import names as cascade_names
 from attncast.simulator.estimate import end_to_end
 from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED, Band
-from attncast.simulator.predict import kernel_work, resolve_tiles, single_call
 from attncast.simulator.profile import load_profile, profile_names
 
 from ..paths import SHARED

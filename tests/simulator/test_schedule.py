@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncast.simulator.schedule import kv_splits, makespan
+from attncast.simulator.schedule import history_parts, history_splits, kv_splits, makespan, wide_splits, widening
 
 ONE = np.zeros(1, dtype=np.int64)
 
@@ -111,3 +111,52 @@ def test_segments_are_vllms():
     ctas = np.array([1.0, 128.0, 129.0])
     one = np.ones(3)
     assert kv_splits("segments", ctas, 148, one, one, one).tolist() == [16.0, 16.0, 1.0]
+
+
+def _multi_block_count(batch, kv_heads, history, sms):
+    """TensorRT-LLM's computeMultiBlockCount written out."""
+    count = history // 128
+    count = max(min(count, round((count * 8.0) ** 0.5)), 1)
+    waves = batch * kv_heads * count / sms / 8
+    if waves > 1.0:
+        count = int(count / waves + 1e-9)
+    return max(min(max(count, 1), 6000 // batch), 1)
+
+
+@given(st.integers(1, 2048), st.sampled_from([1, 2, 4, 8]), st.integers(1, 131072), st.sampled_from([108, 132]))
+def test_history_parts_follow_tensorrt_llm(batch, kv_heads, keys, sms):
+    ctas, of_one = np.array([float(batch * kv_heads)]), np.array([float(kv_heads)])
+    found = history_splits(ctas, of_one, sms, np.array([float(keys)]))
+    assert found.tolist() == [_multi_block_count(batch, kv_heads, keys, sms)]
+    assert history_parts(batch, kv_heads, keys) == batch * kv_heads * max(1, keys // 128)
+
+
+def _mmha_launch(heads, keys, dim, sms, resident, smem_bytes):
+    """TensorRT-LLM's mmha_launch_kernel_ex and multi_block_grid_setup written out, for 16-bit products."""
+    threads = min(256 * min(-(-sms * resident // heads), resident), 1024)
+    threads = 256 if threads < 512 else 512 if threads < 1024 else 1024
+    threads_per_value = 1 << (dim - 1).bit_length()
+    threads_per_value = threads_per_value * 2 // 16
+    loop = -(-threads // threads_per_value) * 8
+    fewest = -(-(keys * 6) // (smem_bytes - 2048))
+    most = min(-(-(keys + 1) // loop), -(-sms // heads))
+    return threads, max(most, fewest, 1)
+
+
+@given(
+    st.integers(1, 4096), st.integers(1, 131072), st.sampled_from([64, 128, 192, 256]), st.sampled_from([108, 132, 148]),
+    st.sampled_from([3, 4]),
+)  # fmt: skip
+def test_wide_ctas_and_parts_follow_tensorrt_llm(heads, keys, dim, sms, resident):
+    ctas = np.array([float(heads)])
+    wide = widening(ctas, sms, np.array([float(resident)]))
+    found = wide_splits(ctas, sms, np.array([float(keys)]), np.array([float(dim)]), 232448.0, wide)
+    assert (256 * wide[0], found[0]) == _mmha_launch(heads, keys, dim, sms, resident, 232448)
+
+
+def test_wide_parts_may_need_one_wave_more_than_there_are_sms():
+    """16 heads over 2,048 keys of 256 elements on H100: nine parts each, 144 CTAs for 132 SMs (twice as slow as 128)."""
+    ctas, keys, dim = np.array([16.0]), np.array([2048.0]), np.array([256.0])
+    wide = widening(ctas, 132, np.array([4.0]))
+    assert wide.tolist() == [4]
+    assert wide_splits(ctas, 132, keys, dim, 232448.0, wide).tolist() == [9]

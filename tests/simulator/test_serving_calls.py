@@ -7,7 +7,7 @@ import pytest
 
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, parse_pattern, predict
-from attncast.simulator.predict import resolve_tiles
+from attncast.simulator.call import resolve_tiles
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import kv_splits
 from attncast.simulator.workload import Workload

@@ -10,9 +10,9 @@ import pytest
 from attncast import Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator import memory
+from attncast.simulator.call import resolve_tiles, single_call
 from attncast.simulator.conditions import Conditions, engine_conditions
 from attncast.simulator.forecast import forecast
-from attncast.simulator.predict import resolve_tiles, single_call
 from attncast.simulator.profile import load_profile
 from attncast.simulator.sweep import Group, run_group
 

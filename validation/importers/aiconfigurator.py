@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ...errors import InputError, suggest
 from ...hwmodels import GPU
+from ...simulator.schedule import history_parts
 from ..measured import MeasuredRun
 from .base import BadEntry, Entry, Format, Given, Measurement, Names, NoRun, dtype_name, seconds, whole, window_text
 from .names import table
@@ -75,14 +76,19 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
     gpu = names.gpu(row["device"])
     heads, heads_kv = whole(row["num_heads"], "num_heads"), whole(row["num_key_value_heads"], "num_key_value_heads")
     title = engine.get("backends", {}).get(row["kernel_source"], engine["title"])
-    kernel = names.kernel(row["kernel_source"], gpu, phase, heads // heads_kv)
+    batch = whole(row["batch_size"], "batch_size")
+    parts = history_parts(batch, heads_kv, new + cached)
+    cache_dtype = engine.get("dtypes", {}).get(row["kv_cache_dtype"]) or dtype_name(
+        row["kv_cache_dtype"], "kv_cache_dtype"
+    )
+    kernel = names.kernel(row["kernel_source"], gpu, phase, heads // heads_kv, cache_dtype, parts)
     dtype, kv_dtype, note = _dtypes(row, engine, phase, gpu, kernel)
     run = MeasuredRun(
         id="",
         gpu=gpu.key,
         kernel=kernel,
         software=given.software or f"{title} {row['version']} {row['kernel_source']}",
-        batch=whole(row["batch_size"], "batch_size"),
+        batch=batch,
         heads=heads,
         heads_kv=heads_kv,
         grid=str(new),

@@ -115,7 +115,15 @@ class Names(ABC):
         """The GPU a file names. BadEntry when there is no model of it."""
 
     @abstractmethod
-    def kernel(self, name: str, gpu: GPU, phase: str = "prefill", gqa_ratio: int = 1) -> str:
+    def kernel(
+        self,
+        name: str,
+        gpu: GPU,
+        phase: str = "prefill",
+        gqa_ratio: int = 1,
+        kv_dtype: str = "",
+        parts: float = math.inf,
+    ) -> str:
         """Key of the kernel profile for the name a file gives a kernel. BadEntry or NoRun when there is none."""
 
 

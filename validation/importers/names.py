@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from ...errors import InputError, suggest
 from ...hwmodels import GPU, gpu_names, load_gpu
-from ...simulator.profile import profile_names
+from ...simulator.profile import load_profile, profile_names
 from .base import BadEntry, Names, NoRun
 
 _HERE: Final = Path(__file__).parent
@@ -55,11 +56,20 @@ class FileNames(Names):
             )
         return gpu
 
-    def kernel(self, name: str, gpu: GPU, phase: str = "prefill", gqa_ratio: int = 1) -> str:
+    def kernel(
+        self,
+        name: str,
+        gpu: GPU,
+        phase: str = "prefill",
+        gqa_ratio: int = 1,
+        kv_dtype: str = "",
+        parts: float = math.inf,
+    ) -> str:
         """Key of the kernel profile, from the table or the user.
 
         Args:
             phase: "prefill" or "decode", where the table tells them apart. gqa_ratio: query heads of a key head.
+            kv_dtype: of the cache. parts: that decoding could be cut into (see schedule.history_parts).
         """
         if self._kernel is not None:
             return self._kernel
@@ -69,6 +79,9 @@ class FileNames(Names):
             fewest, most = entry["decode_heads"][gpu.arch]
             if not fewest <= gqa_ratio <= most:
                 found = entry["decode_others"]
+            elif found is not None:
+                profile = load_profile(found, gpu, kv_dtype=kv_dtype)
+                found = found if profile.takes_heads(gqa_ratio, parts, gpu) else profile.other_heads
         if found is None:
             reason = f"no kernel profile for {name[:80]!r} on {gpu.arch}"
             raise BadEntry(f"there is {reason}: --kernel NAME states it ({', '.join(profile_names())})", reason)

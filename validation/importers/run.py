@@ -11,8 +11,8 @@ from typing import Final
 from ...errors import InputError, unknown
 from ...hwmodels import load_gpu
 from ...simulator import Workload, parse_pattern
+from ...simulator.kernel_choice import choose_profile
 from ...simulator.patterns import Pattern
-from ...simulator.profile import choose_profile
 from ...simulator.workload import parse_dtype, parse_grid
 from ..measured import MeasuredRun
 from ..plausible import Claim, plausible

@@ -1,0 +1,79 @@
+"""Seconds of what a call does around attention: merging split keys, appending to the cache, permuting tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwmodels import GPU
+from . import memory
+from .calls import Calls
+from .profile import KernelProfile
+from .tiles import Floats
+
+MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
+# A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
+MERGE_STEP = 0.6  # of a DRAM latency
+MAXIMA_AT_ONCE = 8  # parts whose row maxima are read together, before their outputs
+
+
+def passes(
+    gpu: GPU,
+    profile: KernelProfile,
+    c: Calls,
+    once_s: Floats,
+    ctas: Floats,
+    splits: Floats,
+    captured: NDArray[np.bool_],
+    clock_hz: Floats,
+    moved: memory.Traffic,
+) -> tuple[Floats, Floats, Floats]:
+    """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
+    merge_s = append_s = permute_s = np.zeros_like(once_s)
+    if (splits > 1).any():
+        partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
+        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        if profile.merge == "launch":
+            places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
+            turns = c.batch * c.heads * c.queries / places * profile.merge_trips + splits * profile.part_trips
+            merging_s = merging_s + once_s + turns * gpu.dram_latency_s
+        else:
+            merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
+        merge_s = np.where(splits > 1, merging_s, 0.0)
+    if captured.any():  # a merge is launched, and finds nothing to do
+        merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
+    if c.append_bytes.any():
+        # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
+        left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
+        moving_s = memory.dram_seconds(gpu, c.append_bytes * left)
+        moving_s = np.maximum(moving_s, memory.l2_seconds(gpu, c.append_bytes, clock_hz))
+        moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
+        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
+        engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
+        pass_s = once_s + appending_s
+        if profile.fused_append_dim:
+            pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+        append_s = np.where(c.append_bytes > 0, pass_s + engine_s, 0.0)
+    if c.quantise_bytes.any():
+        quantising_s = (
+            once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
+        )
+        append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
+    if c.permute_axes.any():
+        # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
+        query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
+        key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
+        query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes, clock_hz)
+        key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
+        permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
+    return merge_s, append_s, permute_s
+
+
+def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Floats, splits: Floats) -> Floats:
+    """What the last CTA of each sequence and head takes to add up its parts, a chain of steps; SMs do theirs in turn."""
+    ways: Floats | int = profile.merge_ways
+    if profile.merge_columns:
+        ways = np.maximum(ways * profile.merge_columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
+    steps = splits / ways + splits / MAXIMA_AT_ONCE
+    return steps * MERGE_STEP * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)
