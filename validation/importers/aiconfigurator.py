@@ -98,7 +98,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         pattern=window_text(window + engine["window_more"] if window else 0),
         q_tile="",
         kv_tile="",
-        measures=engine["measures"] + ("+quantise" if note else ""),
+        measures=engine["measures"] + ("+quantise" if note and not _cast_before(row, engine) else ""),
         warm=True,
         graph=True,
         time_s=seconds(row["latency"], "latency"),
@@ -144,10 +144,14 @@ def _dtypes(row: dict[str, str], engine: dict[str, Any], phase: str, gpu: GPU, k
         and dtype != "fp8"
         and in_fp8 in (phase, "both")
     ):
-        return "fp8", "fp8", f", queries quantised from {dtype}"
+        return "fp8", "fp8", ", queries in fp8" if _cast_before(row, engine) else f", queries quantised from {dtype}"
     if dtype == "fp8" and row["kernel_source"] in engine.get("casts_queries", ()):
         return dtype, kv_dtype, ", queries quantised from bf16"
     return dtype, kv_dtype, ""
+
+
+def _cast_before(row: dict[str, str], engine: dict[str, Any]) -> bool:
+    return row["kernel_source"] in engine.get("casts_before", ())
 
 
 FORMAT: Final = Format("NVIDIA aiconfigurator attention tables", SOURCE, entries, read)
