@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..simulator.patterns import parse_pattern
+from ..simulator.profile import KernelProfile
 from .calibrate import Fitted, calibrate
 from .measured import MeasuredRun
 from .problem import Floats
 from .statistics import Summary, line_errors, repeat_errors, summarise
 
-# Constants of another GPU's kernel or engine that a GPU without rows takes over; the others are its own priors: clock and
-# DRAM are facts of the GPU, and how well pipes overlap did not carry (errors grew where it was tried).
+# Constants of another GPU's kernel or engine that a GPU without rows takes over; the others are its own priors: DRAM is a
+# fact of the GPU, and how well pipes overlap carries only where both run the same program (errors grew where it did not).
 CARRIED = ("round_trips", "call_s", "sequence_s", "key_s", "query_efficiency")
+OF_PROGRAM = ("overlap",)
 OF_ENGINE = ("call_s",)
 SIZES_S = ((15e-6, "under 15 us"), (50e-6, "15-50 us"), (1e-3, "50 us - 1 ms"), (np.inf, "over 1 ms"))
 
@@ -168,9 +170,19 @@ def carried_constants(fit: Fitted, fits: Sequence[Fitted]) -> Mapping[str, float
         ]
 
     same = like("kernel", "engine", "phase", "dtype")
-    others, names = (same, CARRIED) if same else (like("engine", "phase", "dtype"), OF_ENGINE)
-    if not others:
-        return None
+    if not same:
+        same_engine = like("engine", "phase", "dtype")
+        return _means(fit, same_engine, OF_ENGINE) if same_engine else None
+    program = [other for other in same if _program(other.problem.profile) == _program(fit.problem.profile)]
+    return _means(fit, same, CARRIED) | _means(fit, program, OF_PROGRAM)
+
+
+def _program(profile: KernelProfile) -> tuple[object, ...]:
+    """What two architectures share that run one program: how operands are read, and which tiles there are."""
+    return profile.operands, profile.operand_rows, profile.tiles, profile.decode_tiles
+
+
+def _means(fit: Fitted, others: Sequence[Fitted], names: Sequence[str]) -> dict[str, float]:
     means = {}
     for name in names:
         known = [(np.log(o.constants.values[name]), o.constants.rows) for o in others if name in o.constants.values]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,16 +77,21 @@ def test_only_long_runs_are_reported_but_all_are_fitted(runs, found):
 
 
 def test_a_gpu_left_out_takes_the_constants_of_the_others(runs, found):
-    # The engine's costs carry over: h200 without rows of its own is near, and DRAM is its own prior.
-    assert found.left_out_gpu["h200", "fa3"].mape < found.priors["h200", "fa3"].mape
-    assert found.left_out_gpu["h200", "fa3"].mape > found.held_out["h200", "fa3"].mape
+    # The engine's costs carry over, and the overlap of the same program: h200 without rows of its own is near. DRAM is its own
+    # prior.
+    assert found.left_out_gpu["h200", "fa3"].mape < 0.3 * found.priors["h200", "fa3"].mape
     from attncast.validation.calibrate import calibrate
 
     fits, _ = calibrate(runs, "made up", "a test")
     carried = {str(fit.use): carried_constants(fit, fits) for fit in fits}
-    assert set(carried["h200 fa3 vllm prefill 16-bit"]) == {"round_trips", "call_s", "sequence_s", "key_s"}
+    assert set(carried["h200 fa3 vllm prefill 16-bit"]) == {"overlap", "round_trips", "call_s", "sequence_s", "key_s"}
     assert carried["h200 fa3 vllm prefill 16-bit"]["call_s"] == pytest.approx(TRUTH["call_s"], rel=0.2)
     assert carried["h100 fa3 vllm decode 16-bit"] is None  # no other GPU decodes
+    prefill = next(fit for fit in fits if str(fit.use) == "h200 fa3 vllm prefill 16-bit")
+    other = replace(
+        prefill, problem=replace(prefill.problem, profile=replace(prefill.problem.profile, operand_rows=32))
+    )
+    assert set(carried_constants(other, fits)) == {"round_trips", "call_s", "sequence_s", "key_s"}  # another program
     alone = [fit for fit in fits if fit.use.gpu == "h100"]
     assert carried_constants(alone[0], alone) is None
 
