@@ -11,6 +11,7 @@ from .calls import Calls
 from .profile import KernelProfile
 from .tiles import Floats
 
+COPY_TRIPS = 4.0  # memory latencies of PyTorch's strided copy of little: strides, load, store, and the end of the grid
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
 MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 # A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
@@ -60,13 +61,18 @@ def passes(
             once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
         )
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
+    if profile.packs_by_copying:
+        # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
+        copied = c.batch * c.heads * c.queries * (c.dim + c.dim_v) * 2.0 * c.query_bytes
+        copying_s = 2.0 * (once_s + COPY_TRIPS * gpu.dram_latency_s) + memory.l2_seconds(gpu, copied, clock_hz)
+        permute_s = np.where((c.packed > 1) & (c.kv_heads > 1), copying_s, 0.0)
     if c.permute_axes.any():
         # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
         query = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
         key = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v)
         query_s = memory.permute_seconds(gpu, query / 2.0, c.query_bytes, c.permute_axes, clock_hz)
         key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
-        permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, 0.0)
+        permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, permute_s)
     return merge_s, append_s, permute_s
 
 

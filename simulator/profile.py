@@ -121,6 +121,7 @@ class KernelProfile:
             walked and masked: "always", or "decode" (for at most ``DECODE_QUERIES`` tokens).
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
+        packs_by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
@@ -190,6 +191,7 @@ class KernelProfile:
     kv_tiling: KvTiling = "static"
     skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
+    packs_by_copying: bool = False
     drops_wide_windows: bool = False
     packs_windows: bool = True
     min_packed: int = 1
