@@ -64,7 +64,9 @@ def passes(
     if profile.packs_by_copying:
         # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
         copied = c.batch * c.heads * c.queries * (c.dim + c.dim_v) * 2.0 * c.query_bytes
-        copying_s = 2.0 * (once_s + COPY_TRIPS * gpu.dram_latency_s) + memory.l2_seconds(gpu, copied, clock_hz)
+        missed = 1.0 - memory.resident_share(gpu, moved.unique_bytes + copied, c.warm)
+        copying_s = np.maximum(memory.dram_seconds(gpu, copied * missed), memory.l2_seconds(gpu, copied, clock_hz))
+        copying_s = copying_s + 2.0 * (once_s + COPY_TRIPS * gpu.dram_latency_s)
         permute_s = np.where((c.packed > 1) & (c.kv_heads > 1), copying_s, 0.0)
     if c.permute_axes.any():
         # Q and O have the query's shape, K and V the key's: two copies of their mean size each.
