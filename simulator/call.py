@@ -11,7 +11,7 @@ from ..hwmodels import GPU
 from . import memory
 from .calls import Calls
 from .cascade_call import CascadeWork
-from .conditions import Conditions, append_registers
+from .conditions import Conditions, apart_s, append_registers
 from .forecast import packed_heads
 from .patterns import Band, Pattern
 from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, TileChoice
@@ -117,6 +117,7 @@ def single_call(
         "passes": cascade.key_passes if cascade else 1,
         **around,
         "append_registers": append_registers(conditions.engine, DTYPE_BYTES[w.kv_dtype or w.dtype]),
+        "apart_s": apart_s(conditions.engine) if conditions.appends and w.head_dim != w.dim_v else 0.0,
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
@@ -125,8 +126,8 @@ def single_call(
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,
         "local_bytes": choice.local_bytes if choice else 0,
-        "run_dim": (choice.key_dim if choice else 0) or w.head_dim,
-        "run_dim_v": (choice.value_dim if choice else 0) or w.dim_v,
+        "run_dim": power_of_two(w.head_dim) if profile.padded == "both" else w.head_dim,
+        "run_dim_v": w.dim_v if profile.padded == "none" else power_of_two(w.dim_v),
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
@@ -170,6 +171,11 @@ def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
 def _products_rate(gpu: GPU, dtype: str, choice: TileChoice | None) -> float:
     """FLOP per clock and SM of the pipe that multiplies."""
     return 2.0 * gpu.fp32_fma_per_clock_per_sm if choice and choice.cuda_cores else tensor_rate(gpu, dtype)
+
+
+def power_of_two(dim: int) -> int:
+    """The least one that holds ``dim``."""
+    return 1 << (dim - 1).bit_length()
 
 
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits

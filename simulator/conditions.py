@@ -74,6 +74,11 @@ def append_registers(engine: str, cache_bytes: float) -> float:
     return float(table.get("append_registers_8bit" if cache_bytes < 2 else "append_registers", 0.0))
 
 
+def apart_s(engine: str) -> float:
+    """Seconds more of a call of the engine that appends keys and values of different head dims."""
+    return float(_engines().get(engine, {}).get("apart_s", 0.0))
+
+
 def engine_conditions(
     engine: str, workload: Workload, warm_l2: bool = True, clock_hz: float | None = None
 ) -> Conditions:

@@ -55,7 +55,7 @@ def passes(
         pass_s = once_s + appending_s
         if profile.fused_append_dim:
             pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
-        append_s = np.where(c.append_bytes > 0, pass_s + engine_s, 0.0)
+        append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = (
             once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s

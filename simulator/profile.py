@@ -36,8 +36,7 @@ class TileChoice:
     alone; otherwise it alternates between two, as the kernel's overlap assumes.
 
     Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), and ``local_bytes`` that a KV
-    tile moves because registers are too few. ``key_dim``, ``value_dim``: head dims of keys and of values that are run, padding
-    included (0: those there are).
+    tile moves because registers are too few.
     """
 
     max_head_dim: int
@@ -52,8 +51,6 @@ class TileChoice:
     single: bool = False
     threads: int = 0
     local_bytes: float = 0.0
-    key_dim: int = 0
-    value_dim: int = 0
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
@@ -122,6 +119,7 @@ class KernelProfile:
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
         packs_by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
+        padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
@@ -192,6 +190,7 @@ class KernelProfile:
     skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
     packs_by_copying: bool = False
+    padded: Literal["none", "values", "both"] = "none"
     drops_wide_windows: bool = False
     packs_windows: bool = True
     min_packed: int = 1

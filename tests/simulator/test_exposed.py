@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from attncast.hwmodels import load_gpu
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.calls import Calls
-from attncast.simulator.conditions import DEFAULT_CONDITIONS
+from attncast.simulator.conditions import DEFAULT_CONDITIONS, Conditions
 from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED, Band
+from attncast.simulator.predict import predict
 from attncast.simulator.profile import KernelProfile, load_profile
 from attncast.simulator.tiles import MAX_CLASSES
 from attncast.simulator.workload import Workload
@@ -121,6 +122,17 @@ def test_new_keys_are_read_as_the_layer_before_hands_them_over() -> None:
         assert calls.kv_bytes[0] == expected
 
 
-def test_values_are_run_at_the_power_of_two_that_holds_them() -> None:
-    assert call(Band(UNLIMITED, 0), 192).run_dim_v[0] == 256
-    assert call(Band(UNLIMITED, 0), 128).run_dim_v[0] == 128
+def test_head_dims_are_run_at_the_power_of_two_that_holds_them() -> None:
+    causal = Band(UNLIMITED, 0)
+    assert (call(causal, 192).run_dim[0], call(causal, 192).run_dim_v[0]) == (192, 256)
+    vllm = load_profile("triton", RTX, "vllm")
+    assert (call(causal, 192, profile=vllm).run_dim[0], call(causal, 192, profile=vllm).run_dim_v[0]) == (256, 256)
+
+
+def test_sglang_appends_keys_and_values_of_different_head_dims_apart() -> None:
+    def append_s(head_dim_v: int) -> float:
+        workload = Workload((1,), 8, 192, batch=4, cached=31, head_dim_v=head_dim_v)
+        conditions = Conditions(graph=True, appends=True, engine="sglang")
+        return predict(workload, "causal", RTX, "sglang-triton", conditions=conditions).parts_s["append"]
+
+    assert append_s(128) - append_s(192) > 5e-6

@@ -108,7 +108,7 @@ def test_transposing_v_in_fp8_costs_shared_memory_and_nothing_in_16_bits():
 
 
 def test_flash_attention_2_copies_queries_and_output_where_it_packs_several_key_heads():
-    """seqlenq_ngroups_swapped: vLLM's calls of one token cost 6 us more on A100 for several key heads, but not under a window."""
+    """seqlenq_ngroups_swapped: vLLM takes 6 us more for a token of several key heads on A100, but not under a window."""
 
     def seconds(heads, kv_heads, pattern="causal", gpu="a100"):
         token = Workload(1, heads, 128, batch=4, heads_kv=kv_heads, cached=31)

@@ -83,6 +83,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
     )
     kernel = names.kernel(row["kernel_source"], gpu, phase, heads // heads_kv, cache_dtype, parts)
     dtype, kv_dtype, note = _dtypes(row, engine, phase, gpu, kernel)
+    head_dim = whole(row["head_dim"], "head_dim")
     run = MeasuredRun(
         id="",
         gpu=gpu.key,
@@ -93,7 +94,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         heads_kv=heads_kv,
         grid=str(new),
         cached=cached,
-        head_dim=whole(row["head_dim"], "head_dim"),
+        head_dim=head_dim,
         dtype=dtype,
         pattern=window_text(window + engine["window_more"] if window else 0),
         q_tile="",
@@ -105,6 +106,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         method=f"CUDA graph replay, warm L2, {phase}{note}",
         source=SOURCE,
         kv_dtype="" if kv_dtype == dtype else kv_dtype,
+        head_dim_v=engine.get("value_dims", {}).get(str(head_dim)),
     )
     return [Measurement(run)]
 

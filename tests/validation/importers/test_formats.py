@@ -213,3 +213,19 @@ def test_chunks_of_llama_4_in_sglang_are_no_windows(tmp_path):
         ("b200", "12288", 0, "causal"),
     ]
     assert result.no_run == {"attention over several chunks": 1}
+
+
+def test_values_of_mimo_are_narrower_than_its_keys(tmp_path):
+    header = "framework,version,device,op_name,kernel_source,batch_size,isl,num_heads,num_key_value_heads,head_dim,attn_dtype,"
+    header += "kv_cache_dtype,step,latency,window_size"
+    lines = [
+        f"{framework},1,NVIDIA H100 80GB HBM3,context,{kernel},1,4096,64,4,{head_dim},bfloat16,bfloat16,0,9.0,0"
+        for framework, kernel, head_dim in (
+            ("SGLang", "fa3", 192),
+            ("SGLang", "fa3", 128),
+            ("VLLM", "vllm_flash_attn", 192),
+        )
+    ]
+    path = tmp_path / "dims.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    assert [run.workload.dim_v for run in import_runs("aiconfigurator", path).runs] == [128, 128, 192]
