@@ -229,7 +229,7 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     the time of their products and softmax, which the writes on top would exceed.
     """
     kv = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
-    written = 0.0 if profile.operand_rows >= TCGEN05_ROWS else 1.0
+    written = np.where(np.asarray(profile.operand_rows) >= TCGEN05_ROWS, 0.0, 1.0)
     moved = kv * (written + _reads(profile, tile))
     if profile.row_warps:
         moved = moved + tile.rows * tile.dim * tile.query_bytes

@@ -30,10 +30,11 @@ class TileChoice:
     """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
 
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
-    or only without one where ``windowed`` says so, and for at most ``max_rows`` rows of Q, packed heads included (0: any
-    number; as a decode tile four times its own). ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as
-    the profile says). ``cuda_cores``: its products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile
-    alone; otherwise it alternates between two, as the kernel's overlap assumes.
+    or only without one where ``windowed`` says so, for values of at most ``max_value_dim`` (0: as for keys), and for at most
+    ``max_rows`` rows of Q, packed heads included (0: any number; as a decode tile four times its own). ``in_flight`` of its
+    CTAs share an SM and hide each other's latencies (0: as the profile says). ``cuda_cores``: its products are fused
+    multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the
+    kernel's overlap assumes.
 
     Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), and ``local_bytes`` that a KV
     tile moves because registers are too few.
@@ -46,16 +47,18 @@ class TileChoice:
     kv_dtypes: tuple[str, ...] = ()
     windowed: bool | None = None
     max_rows: int = 0
+    max_value_dim: int = 0
     in_flight: int = 0
     cuda_cores: bool = False
     single: bool = False
     threads: int = 0
     local_bytes: float = 0.0
 
-    def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool) -> bool:
+    def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool, value_dim: int = 0) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
         return (
             head_dim <= self.max_head_dim
+            and (value_dim or head_dim) <= (self.max_value_dim or self.max_head_dim)
             and dtype in (self.dtypes or (dtype,))
             and kv_dtype in (self.kv_dtypes or (kv_dtype,))
             and self.windowed in (None, windowed)
@@ -235,6 +238,7 @@ class KernelProfile:
         dtype: str = "bf16",
         kv_dtype: str | None = None,
         windowed: bool = False,
+        value_dim: int = 0,
     ) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
@@ -242,7 +246,7 @@ class KernelProfile:
             queries: tokens of a sequence; so few that a decode tile fits them get one.
             packed: query heads that share keys, which a kernel that packs them puts into one tile.
             dtype, kv_dtype: of the products, and of keys and values where that differs.
-            windowed: whether the call has a sliding window.
+            windowed: whether the call has a sliding window. value_dim: head dimension of values (0: that of keys).
 
         Raises:
             InputError: the kernel has no such tile.
@@ -253,13 +257,15 @@ class KernelProfile:
             rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (
+                if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (
                     choice.max_rows or 4 * choice.q[0]
                 ):
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
-            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed) and rows <= (choice.max_rows or math.inf):
+            if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (
+                choice.max_rows or math.inf
+            ):
                 return choice
         if fitting:
             raise InputError(

@@ -215,6 +215,10 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(
                 f"{where}: max_head_dim in {name} is {choice['max_head_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
             )
+        if not _is_whole(choice.get("max_value_dim", 1), MAX_HEAD_DIM):
+            raise InputError(
+                f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
+            )
         if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
             raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
         for key in ("q", "kv"):

@@ -9,7 +9,7 @@ import pytest
 
 from attncast import Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
-from attncast.simulator import memory
+from attncast.simulator import memory, pipes
 from attncast.simulator.call import resolve_tiles, single_call
 from attncast.simulator.conditions import Conditions, engine_conditions
 from attncast.simulator.forecast import forecast
@@ -117,3 +117,13 @@ def test_flash_attention_2_copies_queries_and_output_where_it_packs_several_key_
     assert seconds(16, 4) == pytest.approx(6e-6, rel=0.1)
     assert seconds(16, 4, gpu="rtx-pro-6000") == pytest.approx(4e-6, rel=0.2)
     assert seconds(16, 1) == seconds(16, 16) == seconds(16, 4, WINDOW) == 0
+
+
+def test_narrow_values_leave_tensor_memory_room_for_two_q_tiles():
+    wide, narrow = (Workload(4096, 16, 192, heads_kv=16, head_dim_v=dim) for dim in (None, 128))
+    assert tiles("cudnn", "b200", narrow) == ((256,), (128,))
+    assert tiles("cudnn", "b200", wide) == ((128,), (128,))
+    gpu = load_gpu("b200")
+    single = pipes.combine(load_profile("cudnn", gpu), {name: np.ones(1) for name in pipes.PIPES}, np.ones(1))
+    paired = pipes.combine(load_profile("cudnn", gpu), {name: np.ones(1) for name in pipes.PIPES}, np.zeros(1))
+    assert single > paired  # softmax has no other tile's products to hide behind
