@@ -5,6 +5,7 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .tile_operations import TileOperations
 from .tiles import Floats
 
 L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
+_NEVER = np.zeros(1, dtype=np.bool_)
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
 
@@ -57,33 +59,20 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
-    in_flight = np.where(c.in_flight > 0, c.in_flight, np.asarray(profile.in_flight, dtype=np.float64))
-    wide = np.ones_like(in_flight)
+    captured = _NEVER
+    if profile.captured_tokens:
+        captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
+    in_flight = np.where(c.in_flight > 0, c.in_flight, profile.in_flight)
+    wide: Floats | float = 1.0
     if profile.split_rule == "wide":
         wide = schedule.widening(ctas, gpu.sms, in_flight)
         in_flight = np.floor(in_flight / wide)
     if splits is None:
         splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
 
-    cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
-    shared = (c.queries > DECODE_QUERIES) | ((c.warm > 0) & (cached <= gpu.l2_effective_bytes))
-    shape = TileShape(
-        rows,
-        mma_rows,
-        c.tile_kv,
-        c.run_dim,
-        c.run_dim_v,
-        c.query_bytes,
-        c.kv_bytes,
-        c.axes,
-        c.single,
-        c.tests,
-        c.threads,
-        c.local_bytes,
-        gpu.dram_latency_s * np.where(shared, L2_LATENCY, 1.0),
-        np.clip(ctas * splits / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),
-    )
+    shape = TileShape(rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single)
+    if profile.loads == "exposed":  # of no consequence elsewhere, where tiles of equal shapes are looked up
+        shape = _waiting(gpu, c, shape, ctas * splits)
 
     # Step 4: cycles of a full and of a partial tile.
     work = operations or profile.operations
@@ -121,7 +110,8 @@ def forecast(
     waiting = flat(latency)
     if profile.unroll > 1:
         waiting = waiting + flat(loads * gpu.dram_latency_s * highest_hz)
-    per_cta, places = np.maximum(busy, (busy + waiting) / flat(in_flight)), np.full_like(in_flight, gpu.sms)
+    per_cta = np.maximum(busy, (busy + waiting) / flat(in_flight))
+    places: Floats | int = gpu.sms
     # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
     exposed = np.where(in_flight > 1, latency, 0.0)
     if profile.latency_bound:
@@ -129,7 +119,7 @@ def forecast(
         waits = c.in_flight == 0
         in_flight = np.where(waits, np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape)), in_flight)
         per_cta = np.where(flat(waits), busy * flat(in_flight) + flat(latency), per_cta)
-        places, exposed = np.where(waits, gpu.sms * in_flight, places), np.where(waits, 0.0, exposed)
+        places, exposed = np.where(waits, gpu.sms * in_flight, gpu.sms), np.where(waits, 0.0, exposed)
     if profile.merge == "last":
         # Not where CTAs of few tiles wait longer than the others on their SM can fill: then it is in their time already.
         idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
@@ -190,11 +180,13 @@ def forecast(
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
-        per_cta * flat(gpu.sms / places), cta_count, exposed / clock_hz, compute_s,
+        per_cta if isinstance(places, int) else per_cta * flat(gpu.sms / places), cta_count, exposed / clock_hz, compute_s,
     )  # fmt: skip
 
 
-def _turns(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats) -> tuple[Floats, Floats]:
+def _turns(
+    profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats | float
+) -> tuple[Floats, Floats]:
     """KV tiles that a CTA's arithmetic takes as long as, and the loads that it waits for, where threads take keys in turns.
 
     A tile is a turn over values by 256 threads, ``unroll`` of them each, and two over keys; a CTA ``wide`` times as large
@@ -207,10 +199,10 @@ def _turns(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wi
     return 0.5 * (values + 0.5 * scores) * wide * active, values + scores
 
 
-def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats:
+def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
     if not profile.rotates_at_once:
-        return np.zeros_like(c.dim)
+        return 0.0
     alone = (c.append_bytes > 0) & (c.dim >= profile.fused_append_dim)
     return np.where(alone, np.ceil(c.packed / profile.rotates_at_once), 0.0)
 
@@ -253,6 +245,20 @@ def _traffic(
     )
 
 
+def _waiting(gpu: GPU, c: Calls, shape: TileShape, ctas: Floats) -> TileShape:
+    """The tile with what a CTA waits for, and how many share an SM and fill the gaps."""
+    cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
+    from_l2 = (c.queries > DECODE_QUERIES) | ((c.warm > 0) & (cached <= gpu.l2_effective_bytes))
+    return replace(
+        shape,
+        tests=c.tests,
+        threads=c.threads,
+        local_bytes=c.local_bytes,
+        latency_s=gpu.dram_latency_s * np.where(from_l2, L2_LATENCY, 1.0),
+        resident=np.clip(ctas / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),
+    )
+
+
 def _parts(
     gpu: GPU,
     profile: KernelProfile,
@@ -260,7 +266,7 @@ def _parts(
     ctas: Floats,
     longest: Floats,
     captured: NDArray[np.bool_],
-    wide: Floats,
+    wide: Floats | float,
 ) -> Floats:
     """Parts that the keys of each call are cut into, by the kernel's own rule."""
     slots, rule = gpu.sms * profile.in_flight, profile.split_rule
@@ -274,8 +280,8 @@ def _parts(
         places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
         splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
     else:
-        most = np.where(captured, profile.captured_splits, np.inf)
-        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest)
+        most: Floats | float = np.where(captured, profile.captured_splits, np.inf) if captured is not _NEVER else np.inf
+        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule == "balanced" else None
         splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
     if profile.split_kv != "always":
         few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)

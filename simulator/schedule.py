@@ -186,7 +186,7 @@ def widening(ctas: Floats, sms: int, resident: Floats) -> Floats:
     return np.where(factor >= 4.0, 4.0, np.where(factor >= 2.0, 2.0, 1.0))
 
 
-def wide_splits(ctas: Floats, sms: int, keys: Floats, dim: Floats, smem_bytes: float, wide: Floats) -> Floats:
+def wide_splits(ctas: Floats, sms: int, keys: Floats, dim: Floats, smem_bytes: float, wide: Floats | float) -> Floats:
     """Parts of TensorRT-LLM's MMHA: a CTA for each SM or the next more, but none shorter than one turn of its loop over values,
     and none longer than shared memory holds scores of (multi_block_grid_setup, getMaxNumSeqLenTile).
 
