@@ -64,6 +64,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "captured_splits": (1, 128),
     "sequences_walked": (0, 1024),
 }
+MAX_THREADS: Final = 1024  # of a CTA
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "dtypes": lambda: DTYPE_BYTES,
@@ -230,7 +231,12 @@ def _check_tiles(name: str, value: object, where: str) -> None:
                 _check_names(key, choice[key], where)
         if not _is_whole(choice.get("in_flight", 1), 64):
             raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
-        for key in ("windowed", "cuda_cores"):
+        if not _is_whole(choice.get("threads", 1), MAX_THREADS):
+            raise InputError(f"{where}: threads in {name} is {choice['threads']!r}, expected 1 to {MAX_THREADS}")
+        spilled = choice.get("local_bytes", 0)
+        if not isinstance(spilled, int | float) or isinstance(spilled, bool) or not 0 <= spilled < math.inf:
+            raise InputError(f"{where}: local_bytes in {name} is {spilled!r}, expected bytes, 0 or more")
+        for key in ("windowed", "cuda_cores", "single"):
             if not isinstance(choice.get(key, True), bool):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
 

@@ -150,6 +150,16 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
             "windowed in tiles is 1, expected",
         ),
         (OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], kv_dtypes = ["fp9"] }]', "entry of kv_dtypes"),
+        (
+            OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], threads = "4 warps" }]',
+            "threads in tiles is '4 warps'",
+        ),
+        (OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], local_bytes = -1 }]", "local_bytes in tiles is -1"),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], max_value_dim = 0 }]",
+            "max_value_dim in tiles is 0",
+        ),
+        (OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], in_flight = 99 }]", "in_flight in tiles is 99"),
         (OWN + 'dtypes = ["bf61"]', "unknown entry of dtypes .*did you mean 'bf16'"),
         (OWN + 'patterns = ["bands"]', "did you mean 'band'"),
         (OWN + 'archs = ["sm_90"]', "archs outside of a variant"),
