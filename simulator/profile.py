@@ -117,8 +117,8 @@ class KernelProfile:
             beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
-        kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped, not
-            walked and masked: "always", or "decode" (for at most ``DECODE_QUERIES`` tokens).
+        kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped
+            without a look: "always", or "decode" (at most ``DECODE_QUERIES`` tokens; beyond, every KV tile is tested first).
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
         packs_by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
