@@ -122,9 +122,11 @@ def _tile_cycles(
     masked = {**pipes, "alu": pipes["alu"] + mask}
     if profile.loads == "exposed":
         return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
+    full = combine(profile, pipes, tile.single)
+    partial = full + mask if profile.masks_in_step else combine(profile, masked, tile.single)
     return TileCycles(
-        full=np.maximum(combine(profile, pipes, tile.single), l2),
-        partial=np.maximum(combine(profile, masked, tile.single), l2),
+        full=np.maximum(full, l2),
+        partial=np.maximum(partial, l2),
         pipes=pipes,
         mask=mask,
         l2=l2,

@@ -94,7 +94,8 @@ class KernelProfile:
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
             read and written in global memory for each KV tile.
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
-        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
+        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations). masks_in_step: all warps
+            of a CTA mask at once, with no work of others to hide it: a mask adds its cycles in full.
         mma_fraction: share of the tensor rate its MMA instructions reach.
         fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
             own (measured, where it is).
@@ -173,6 +174,7 @@ class KernelProfile:
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
+    masks_in_step: bool = False
     fp8_window_axes: float = 0.0
     loads: Literal["hidden", "exposed"] = "hidden"
     tile_round_trips: float = 0.0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from attncast.hwmodels import load_gpu
+from attncast.simulator.pipes import TileShape, tile_cycles
 from attncast.simulator.profile import load_profile
 
 from ..paths import SHARED
@@ -36,3 +38,17 @@ def test_every_tile_is_one_that_the_library_offers(gpu):
     assert {len(tile.q) for tile in tiles} == {1, 2, 3}
     for tile in tiles:
         assert (tile.q, tile.kv) in known[tile.max_head_dim], tile
+
+
+@pytest.mark.parametrize(("gpu", "per_score"), [("h100", (4.2, 5.2, 6.2)), ("b200", (4.9, 4.9, 4.9))])
+def test_a_mask_costs_what_the_compiled_kernels_ask_for_and_on_hopper_nothing_hides_it(gpu, per_score):
+    model = load_gpu(gpu)
+    profile = load_profile("natten", model)
+    axes, sizes = np.array([1.0, 2.0, 3.0]), (128.0, 128.0, 128.0, 128.0, 128.0, 2.0, 2.0)
+    shape = TileShape(*(np.full(3, size) for size in sizes), axes)
+    tile = tile_cycles(model, profile, profile.operations, shape, np.full(3, 4096.0))
+    assert tile.mask == pytest.approx(128 * 128 * np.array(per_score) / model.alu_per_clock_per_sm)
+    if gpu == "h100":
+        assert tile.partial - tile.full == pytest.approx(tile.mask)
+    else:
+        assert (tile.partial - tile.full < 0.5 * tile.mask).all()
