@@ -90,6 +90,7 @@ def sweep(calls: int = 100_000) -> None:
             warm=full_like(1),
             graph=full_like(0),
             locked_hz=full_like(np.inf),
+            free_s=full_like(np.inf),
             single=full_like(0),
             tests=full_like(0),
             threads=full_like(0),

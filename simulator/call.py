@@ -11,6 +11,7 @@ from ..hwmodels import GPU
 from . import memory
 from .calls import Calls
 from .cascade_call import CascadeWork
+from .clock import FREE_S, SERVING_FREE_S
 from .conditions import Conditions, apart_s, append_registers
 from .forecast import packed_heads
 from .patterns import Band, Pattern
@@ -122,6 +123,7 @@ def single_call(
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
         "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
+        "free_s": SERVING_FREE_S if conditions.engine else FREE_S,
         "single": choice.single if choice else False,
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,

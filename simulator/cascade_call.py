@@ -129,7 +129,7 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     at_a_time = ctas / waves  # SMs
     tiles = pipes.combine(profile, cycles) / at_a_time
     products = cycles["tensor"] * profile.mma_fraction / gpu.sms
-    clock_hz = clock.held_hz(gpu, clock.highest_hz(gpu, calls.locked_hz), tiles, products)
+    clock_hz = clock.held_hz(gpu, clock.highest_hz(gpu, calls.locked_hz), tiles, products, calls.free_s)
     tiles_s = tiles / clock_hz
     moved = _one(
         _input_bytes(cascade, bound, workload) * heads + heads * workload.tokens * workload.dim_v * calls.query_bytes[0]

@@ -1,9 +1,10 @@
 """SM clock of a call: the stated boost clock while the call is short, then what the power limit leaves of it.
 
-A tensor core draws power with its rate of FLOPs and with the square of the clock (voltage follows the clock). A GPU's
-``sustained_clock_fraction`` is what matrix products, which keep tensor cores busy all the time, hold of ``clock_hz`` at the
-power limit. A kernel that keeps them busy for a share u of its cycles draws as much at that fraction over the square root of
-u. The cube in place of the square, with a factor before it, fits no better.
+Power goes with the square of the clock (voltage follows the clock). A GPU's ``sustained_clock_fraction`` is what matrix
+products, which keep tensor cores busy all the time, hold of ``clock_hz`` at the power limit. Of the power at that point a
+share ``REST_POWER`` is drawn whatever the tensor cores do (registers, exponentials, memory, leakage) and the rest in proportion
+to the share u of its cycles in which a kernel keeps them busy. So a kernel holds that fraction over the square root of
+``REST_POWER + (1 - REST_POWER) * u``. The cube in place of the square, with a factor before it, fits no better.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import numpy as np
 from ..hwmodels import GPU
 from .tiles import Floats
 
-# Seconds of one call before the power limit lowers the clock, by ``python -m attncast.validation.clock``: fitted to how the
-# rate of dense and causal runs falls with their length, none of them NATTEN's. Benchmarks repeat a call some ten times, with
-# pauses that their tables do not tell; the constant stands for such loops too.
+# Seconds of one call before the power limit lowers the clock, from how the rate of dense and causal runs falls with their
+# length (``python -m attncast.validation.clock``; none of them NATTEN's). Benchmarks repeat a call some ten times, with pauses
+# that their tables do not tell, and the constant stands for such loops too: H200 and A100 PCIe ask for 3 to 20 ms, B200 and
+# GB200 for 200; this is their geometric mean, and the 80% interval over all series is 40 to 400.
 FREE_S = 0.04
+# The same of a serving engine's calls, which follow one another without a pause (aiconfigurator replays a CUDA graph of many),
+# and the share of power that tensor cores have no part in: both by ``python -m attncast.validation.clock --serving``.
+SERVING_FREE_S = 0.003
+REST_POWER = 0.4
 
 
 def highest_hz(gpu: GPU, locked_hz: Floats) -> Floats:
@@ -24,18 +30,26 @@ def highest_hz(gpu: GPU, locked_hz: Floats) -> Floats:
     return np.minimum(gpu.clock_hz, locked_hz)
 
 
-def held_hz(gpu: GPU, highest_hz: Floats, cycles: Floats, product_cycles: Floats, free_s: float = FREE_S) -> Floats:
+def held_hz(
+    gpu: GPU,
+    highest_hz: Floats,
+    cycles: Floats,
+    product_cycles: Floats,
+    free_s: Floats | float = FREE_S,
+    rest_power: float = REST_POWER,
+) -> Floats:
     """Mean SM clock of calls under the power limit; arrays of one value for each call broadcast.
 
     Args:
         highest_hz: the clock without that limit. cycles: SM cycles that a call takes, above 0.
         product_cycles: cycles in which its FLOPs would keep every tensor core of the GPU busy, ``cycles`` at most.
-        free_s: seconds before the limit acts.
+        free_s: seconds before the limit acts. rest_power: share of the power at the limit that tensor cores do not draw.
 
     The time ``cycles / held_hz`` grows with ``cycles`` and with ``product_cycles``.
     """
     sustained_hz = gpu.clock_hz * gpu.sustained_clock_fraction
-    slower = np.maximum(1.0, highest_hz / sustained_hz * np.sqrt(product_cycles / cycles))
+    power = rest_power + (1.0 - rest_power) * product_cycles / cycles
+    slower = np.maximum(1.0, highest_hz / sustained_hz * np.sqrt(power))
     free = np.minimum(cycles, free_s * highest_hz)
     held: Floats = highest_hz * cycles / (free + (cycles - free) * slower)
     return held

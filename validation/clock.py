@@ -1,17 +1,24 @@
-"""Fit how long a call runs before the power limit lowers the clock: ``python -m attncast.validation.clock [TABLE]``."""
+"""Fit how long a call runs before the power limit lowers the clock: ``python -m attncast.validation.clock [TABLE]``.
+
+With ``--serving`` the same of serving engines' calls, and with it the share of power that tensor cores have no part in. Their
+kernels' own constants come from calls too short for the limit.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import load_gpu
-from ..simulator.clock import held_hz
+from ..simulator.calibration import Use, use_of, with_constants
+from ..simulator.clock import REST_POWER, held_hz
 from ..simulator.forecast import forecast
+from .calibrate import MIN_ROWS, fit
 from .measured import MeasuredRun, load_table
 from .problem import Floats, Problem, describable, problem_of
 
@@ -20,6 +27,9 @@ LEAST_S = 1e-3  # shorter calls are told by their latencies
 LONGEST_S = 8e-3  # a series without one at least so long says nothing of the power limit
 MOST_ROWS = 12  # weight of a series of so many rows, and of a longer one
 TRIED_S = (0.001, 0.003, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4, np.inf)
+SHORT_S, LONG_S = 1.5e-3, 4e-3  # serving calls that the limit leaves alone, and those that tell of it
+TRIED_SERVING_S = (0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, np.inf)
+TRIED_REST = (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7)
 SCALE = 0.03  # of a robust loss: errors of a series beyond it have other reasons than the clock
 RESAMPLES = 2000
 
@@ -30,29 +40,35 @@ class Series:
 
     Attributes:
         cycles, product_cycles: see clock.held_hz. other_s: seconds of the call beyond the SMs' work.
+        factors: on the SMs' cycles, of which the best counts: what the kernel's profile is off by must not decide.
     """
 
     problem: Problem
     cycles: Floats
     product_cycles: Floats
     other_s: Floats
+    factors: Floats
 
-    def loss(self, free_s: float) -> float:
+    def loss(self, free_s: float, rest_power: float = REST_POWER) -> float:
         """Robust squared log error, with the factor on the SMs' cycles that suits the series best."""
         gpu, clock_hz = self.problem.gpu, np.array(self.problem.gpu.clock_hz)
-        # What the kernel's profile is off by must not decide.
-        cycles = self.cycles * np.geomspace(0.5, 4.0, 401)[:, None]
-        busy_s = cycles / held_hz(gpu, clock_hz, cycles, self.product_cycles, free_s)
+        cycles = self.cycles * self.factors[:, None]
+        busy_s = cycles / held_hz(gpu, clock_hz, cycles, self.product_cycles, free_s, rest_power)
         logs = np.log((busy_s + self.other_s) / self.problem.measured_s) / SCALE
         robust = 2.0 * SCALE**2 * (np.sqrt(1.0 + logs**2) - 1.0)
         return float(robust.mean(axis=1).min()) * min(self.cycles.size, MOST_ROWS)
 
 
 def series(runs: Sequence[MeasuredRun]) -> list[Series]:
-    """Series of dense and causal forward runs whose clock was free; NATTEN's own are left out, they are for testing."""
+    """Series of dense and causal forward runs whose clock was free. Serving engines are apart, and NATTEN for testing."""
     groups: dict[tuple[object, ...], list[MeasuredRun]] = defaultdict(list)
     for run in runs:
-        plain = run.pattern in ("dense", "causal") and not run.cached and run.time_s >= LEAST_S
+        plain = (
+            run.pattern in ("dense", "causal")
+            and not run.cached
+            and run.time_s >= LEAST_S
+            and not run.conditions.engine
+        )
         if plain and not run.source.startswith("NATTEN") and describable(run) and _free(run):
             groups[run.gpu, run.kernel, run.software, run.head_dim, run.dtype, run.pattern].append(run)
     return [
@@ -67,17 +83,39 @@ def _free(run: MeasuredRun) -> bool:
 
 
 def _series(runs: list[MeasuredRun]) -> Series:
-    problem = problem_of(runs)
-    # Tensor cores that hold the boost clock when always busy hold it whatever they do: no power limit.
-    costs = forecast(replace(problem.gpu, sustained_clock_fraction=1.0), problem.profile, problem.calls)
+    return _of_problem(problem_of(runs), {}, np.ones(len(runs), dtype=bool), np.geomspace(0.5, 4.0, 401))
+
+
+def serving_series(runs: Sequence[MeasuredRun]) -> list[Series]:
+    """Long calls of each use of a serving engine's prompts, with constants fitted to its short ones."""
+    groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
+    for run in runs:
+        if run.conditions.engine and describable(run) and _free(run):
+            groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
+    found = []
+    for use, members in sorted(groups.items()):
+        times_s = np.array([run.time_s for run in members])
+        short, long = times_s < SHORT_S, times_s >= LONG_S
+        if use.phase == "prefill" and short.sum() >= MIN_ROWS and long.sum() >= LEAST_ROWS:
+            problem = problem_of(members)
+            found.append(_of_problem(problem, fit(problem, short), long, np.ones(1)))
+    return found
+
+
+def _of_problem(problem: Problem, values: Mapping[str, float], rows: NDArray[np.bool_], factors: Floats) -> Series:
+    profile, gpu = with_constants(problem.profile, problem.gpu, values)
+    # Without a power limit: nothing acts within the time of a call.
+    costs = forecast(gpu, profile, replace(problem.calls, free_s=np.full(len(problem.runs), np.inf)))
     assert costs.compute_s is not None
-    clock_hz = problem.gpu.clock_hz
-    products_s = costs.limits["tensor"] * problem.profile.mma_fraction
+    clock_hz = gpu.clock_hz
+    products_s = costs.limits["tensor"] * profile.mma_fraction
     other_s = np.maximum(costs.time_s - costs.compute_s, 0.0)
-    return Series(problem, costs.compute_s * clock_hz, products_s * clock_hz, other_s)
+    chosen = replace(problem, gpu=gpu, profile=profile, measured_s=problem.measured_s[rows])
+    cycles, products = (seconds[rows] * clock_hz for seconds in (costs.compute_s, products_s))
+    return Series(chosen, cycles, products, other_s[rows], factors)
 
 
-def fit(found: Sequence[Series]) -> tuple[float, tuple[float, float], dict[str, Floats]]:
+def best_free_s(found: Sequence[Series]) -> tuple[float, tuple[float, float], dict[str, Floats]]:
     """The time that fits best, its 80% interval over resampled series, and the losses.
 
     Returns:
@@ -93,18 +131,47 @@ def fit(found: Sequence[Series]) -> tuple[float, tuple[float, float], dict[str, 
     return TRIED_S[int(total.argmin())], (low, high), {"all": total, **by_gpu}
 
 
+def serving_losses(found: Sequence[Series]) -> Floats:
+    """Loss for each share of ``TRIED_REST`` and time of ``TRIED_SERVING_S``, shape (shares, times)."""
+    return np.array([[sum(one.loss(t, rest) for one in found) for t in TRIED_SERVING_S] for rest in TRIED_REST])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the loss of each time tried, over all series and by GPU, and the best with its interval."""
     parser = argparse.ArgumentParser(prog="python -m attncast.validation.clock", description=__doc__)
     parser.add_argument("table", nargs="?", default="curated", help="curated, or a file of measured runs")
-    found = series(load_table(parser.parse_args(arguments).table))
-    free_s, (low, high), losses = fit(found)
+    parser.add_argument(
+        "--serving", action="store_true", help="fit serving engines' calls, and the share of other power"
+    )
+    chosen = parser.parse_args(arguments)
+    runs = load_table(chosen.table)
+    if chosen.serving:
+        _print_serving(serving_series(runs))
+    else:
+        _print_free(series(runs))
+
+
+def _print_free(found: Sequence[Series]) -> None:
+    free_s, (low, high), losses = best_free_s(found)
     print(f"| before the limit | {' | '.join(losses)} |\n|---:|{'---:|' * len(losses)}")
     for index, tried_s in enumerate(TRIED_S):
-        text = "no limit" if np.isinf(tried_s) else f"{tried_s * 1e3:g} ms"
-        print(f"| {text} | {' | '.join(f'{values[index]:.4f}' for values in losses.values())} |")
+        print(f"| {_ms(tried_s)} | {' | '.join(f'{values[index]:.4f}' for values in losses.values())} |")
     rows = sum(one.cycles.size for one in found)
     print(f"\n{rows} runs in {len(found)} series: {free_s * 1e3:g} ms, 80% interval {low * 1e3:g} to {high * 1e3:g} ms")
+
+
+def _print_serving(found: Sequence[Series]) -> None:
+    losses = serving_losses(found)
+    print(f"| other power | {' | '.join(map(_ms, TRIED_SERVING_S))} |\n|---:|{'---:|' * len(TRIED_SERVING_S)}")
+    for rest, row in zip(TRIED_REST, losses, strict=True):
+        print(f"| {rest:g} | {' | '.join(f'{value:.3f}' for value in row)} |")
+    best = np.unravel_index(int(losses.argmin()), losses.shape)
+    rows = sum(one.cycles.size for one in found)
+    print(f"\n{rows} runs in {len(found)} uses: {TRIED_REST[best[0]]:g} of the power, {_ms(TRIED_SERVING_S[best[1]])}")
+
+
+def _ms(time_s: float) -> str:
+    return "no limit" if np.isinf(time_s) else f"{time_s * 1e3:g} ms"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attncast import Conditions, InputError, Workload, predict
 from attncast.hwmodels import load_gpu, parse_frequency
-from attncast.simulator.clock import FREE_S, held_hz, highest_hz
+from attncast.simulator.clock import FREE_S, REST_POWER, SERVING_FREE_S, held_hz, highest_hz
 
 H100 = load_gpu("h100")
 BOOST = np.float64(H100.clock_hz)
@@ -24,9 +24,10 @@ def test_a_short_call_runs_at_the_boost_clock_and_a_long_one_at_what_power_allow
     assert held_hz(H100, BOOST, SHORT, SHORT) == BOOST
     # A matrix product that is always busy: the definition of the sustained fraction.
     assert held_hz(H100, BOOST, LONG, LONG) == pytest.approx(SUSTAINED, rel=1e-3)
-    # A quarter of the FLOPs for each cycle would allow twice that: more than the boost clock.
-    assert held_hz(H100, BOOST, LONG, LONG / 4) == BOOST
-    assert held_hz(H100, BOOST, LONG, 0.8 * LONG) == pytest.approx(SUSTAINED / math.sqrt(0.8), rel=1e-3)
+    # Without tensor cores, two fifths of the power: 1.6 times that clock, more than the boost clock.
+    assert held_hz(H100, BOOST, LONG, 0.0) == BOOST
+    draws = REST_POWER + (1 - REST_POWER) * 0.8
+    assert held_hz(H100, BOOST, LONG, 0.8 * LONG) == pytest.approx(SUSTAINED / math.sqrt(draws), rel=1e-3)
 
 
 def test_only_what_is_left_after_the_free_time_is_slowed():
@@ -70,6 +71,19 @@ def test_a_long_dense_call_is_slowed_and_its_parts_still_add_up():
     slower = estimate.time_s / unlimited.time_s
     assert estimate.limits_s["exp"] == pytest.approx(unlimited.limits_s["exp"] * slower, rel=1e-3)
     assert estimate.limits_s["dram"] == unlimited.limits_s["dram"]
+
+
+def test_calls_of_a_serving_engine_meet_the_power_limit_sooner():
+    call = {"pattern": "causal", "gpu": "h100", "kernel": "fa3"}
+    long, short = Workload(16384, 32, 128, batch=4), Workload(1024, 32, 128)
+    times = [
+        predict(workload, conditions=Conditions(graph=True, engine=engine), calibration=None, **call)
+        for workload in (long, short)
+        for engine in ("", "vllm")
+    ]
+    assert SERVING_FREE_S < times[0].time_s < FREE_S
+    assert times[1].parts_s["tiles"] > 1.05 * times[0].parts_s["tiles"]
+    assert times[3].parts_s["tiles"] == pytest.approx(times[2].parts_s["tiles"], rel=0.02)
 
 
 @pytest.mark.parametrize("pattern", ["dense", "na window=18x24x24 stride=16x8x8"])

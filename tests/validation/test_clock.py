@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from attncast.simulator import clock
-from attncast.simulator.clock import FREE_S, held_hz
-from attncast.validation.clock import fit, main, series
-from attncast.validation.measured import DATA, MeasuredRun, load_runs
-from attncast.validation.problem import problem_of
+from attncast.simulator.clock import FREE_S, REST_POWER, SERVING_FREE_S, held_hz
+from attncast.validation.clock import (
+    TRIED_REST,
+    TRIED_SERVING_S,
+    best_free_s,
+    main,
+    series,
+    serving_losses,
+    serving_series,
+)
+from attncast.validation.measured import DATA, MeasuredRun, load_runs, load_table
+from attncast.validation.problem import describable, problem_of
 
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 
@@ -25,7 +34,7 @@ def made_up(free_s, monkeypatch, heads=(16, 32, 64)):
         for length in LENGTHS
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a, free_s=free_s))
+        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a[:4], free_s=free_s))
         times = [problem_of([run]).seconds()[0] for run in runs]
     return [replace(run, time_s=time_s) for run, time_s in zip(runs, times, strict=True)]
 
@@ -34,7 +43,7 @@ def made_up(free_s, monkeypatch, heads=(16, 32, 64)):
 def test_a_known_time_is_found_again(free_s, monkeypatch):
     found = series(made_up(free_s, monkeypatch))
     assert len(found) == 3
-    best, (low, high), losses = fit(found)
+    best, (low, high), losses = best_free_s(found)
     assert best == free_s
     assert low <= free_s <= high
     assert losses["all"].min() < 0.1 * losses["all"][-1]  # the last is without a limit
@@ -51,11 +60,29 @@ def test_runs_that_tell_nothing_of_the_limit_are_left_out(monkeypatch):
     assert not series([replace(run, grid="2048", time_s=2e-3) for run in runs])  # none is long
 
 
-def test_the_constant_is_what_the_curated_table_says(capsys):
+def test_the_constant_is_one_that_the_curated_table_allows(capsys):
     main([])
     out = capsys.readouterr().out
-    assert f"{FREE_S * 1e3:g} ms, 80% interval 30 to 50 ms" in out
+    low, high = map(float, re.search(r"80% interval (\S+) to (\S+) ms", out).groups())
+    assert low <= FREE_S * 1e3 <= high
     assert "| no limit |" in out
+
+
+def test_the_constants_of_serving_calls_are_what_the_curated_table_says(capsys):
+    main(["--serving"])
+    assert f"{REST_POWER:g} of the power, {SERVING_FREE_S * 1e3:g} ms" in capsys.readouterr().out
+
+
+def test_known_constants_of_serving_calls_are_found_again(monkeypatch):
+    curated = [run for run in load_table("curated") if (run.gpu, run.kernel) == ("a100", "trtllm")]
+    runs = [replace(run, gpu="h100", kernel="fa3", id=f"{run.id} {index}") for index, run in enumerate(curated)]
+    runs = [run for run in runs if run.conditions.engine and describable(run)]
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a[:4], free_s=0.001, rest_power=0.2))
+        times = problem_of(runs).seconds()
+    losses = serving_losses(serving_series([replace(run, time_s=t) for run, t in zip(runs, times, strict=True)]))
+    rest, time = np.unravel_index(int(losses.argmin()), losses.shape)
+    assert (TRIED_REST[rest], TRIED_SERVING_S[time]) == (0.2, 0.001)
 
 
 def test_a_measured_clock_reaches_the_forecast():
