@@ -70,7 +70,9 @@ def forecast(
     if splits is None:
         splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
 
-    shape = TileShape(rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single)
+    shape = TileShape(
+        rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
+    )
     if profile.loads == "exposed":  # of no consequence elsewhere, where tiles of equal shapes are looked up
         shape = _waiting(gpu, c, shape, ctas * splits)
 
@@ -252,7 +254,6 @@ def _waiting(gpu: GPU, c: Calls, shape: TileShape, ctas: Floats) -> TileShape:
     return replace(
         shape,
         tests=c.tests,
-        threads=c.threads,
         local_bytes=c.local_bytes,
         latency_s=gpu.dram_latency_s * np.where(from_l2, L2_LATENCY, 1.0),
         resident=np.clip(ctas / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),
