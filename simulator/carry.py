@@ -20,10 +20,11 @@ from .profile import KernelProfile, load_profile
 OF_PROGRAM: Final = ("overlap", "round_trips", "tile_round_trips")
 OF_ENGINES_PASS: Final = ("query_rate",)  # each engine rotates and quantises queries by a kernel of its own
 SUMS: Final = ("call_s",)  # well above nothing everywhere, so that its mean is arithmetic; the others' geometric
-# How much less a relative counts that differs in this; and how much a program's prior does beside a fit of the same program.
+# How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
+# prior counts beside a fit of the same program. Round numbers: 0.1 to 1 in place of 0.3 moves what GPUs left out of the whole
+# tables are off by by less than a percent, by which they were judged.
 OTHER_DTYPE: Final = 0.5
-OTHER_PROGRAM: Final = 0.3
-OTHER_KERNEL: Final = 0.3
+OTHER_BUILD: Final = 0.3
 OTHER_ENGINE: Final = 0.03
 PRIOR: Final = 0.1
 
@@ -31,18 +32,16 @@ PRIOR: Final = 0.1
 def carried_constants(
     use: Use, profile: KernelProfile, names: Iterable[str], fits: Mapping[Use, Mapping[str, float]]
 ) -> dict[str, float] | None:
-    """Constants of a use from portable constants of others in its phase.
+    """Constants of a use from portable constants of others.
 
     Args:
         profile: of the use. names: the constants that its calls need.
         fits: portable constants by use (see Constants). Those of the use's own GPU are not looked at.
 
     Returns:
-        values by name, those of the GPU excepted; None where no other GPU has the kernel or the engine.
+        values by name, those of the GPU excepted; None where no other GPU has the kernel or the engine in this phase.
     """
-    others = {
-        other: values for other, values in fits.items() if values and other.gpu != use.gpu and other.phase == use.phase
-    }
+    others = {other: values for other, values in fits.items() if values and other.gpu != use.gpu}
     if not any(_akin(use, other) for other in others):
         return None
     carried = {}
@@ -62,7 +61,8 @@ def carried_interval(use: Use, fits: Mapping[Use, Constants]) -> float | None:
 
 
 def _akin(use: Use, other: Use) -> bool:
-    return use.kernel == other.kernel or (use.engine == other.engine and use.engine != "")
+    same = use.kernel == other.kernel or (use.engine == other.engine and use.engine != "")
+    return same and use.phase == other.phase
 
 
 def _of_program(use: Use, profile: KernelProfile, name: str, others: Mapping[Use, Mapping[str, float]]) -> float | None:
@@ -80,14 +80,15 @@ def _of_program(use: Use, profile: KernelProfile, name: str, others: Mapping[Use
 
 def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, relative: KernelProfile) -> float:
     weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
+    weight *= 1.0 if use.phase == other.phase else OTHER_BUILD
     if use.kernel != other.kernel:
         # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own.
         alike = profile.family and profile.family == relative.family and name == "round_trips"
-        return weight * OTHER_KERNEL if alike else 0.0
+        return weight * OTHER_BUILD if alike else 0.0
     if _program(profile) == _program(relative):
         return weight
     if name == "round_trips":
-        return weight * OTHER_PROGRAM
+        return weight * OTHER_BUILD
     # What a CTA waits for with each load and how its pipes overlap stand in for each other: both carry, whatever the tiles.
     return weight if profile.loads == relative.loads == "exposed" else 0.0
 
@@ -100,10 +101,12 @@ def _program(profile: KernelProfile) -> tuple[object, ...]:
 def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -> float | None:
     total = mean = 0.0
     for other, values in others.items():
-        if name not in values or (name in OF_ENGINES_PASS and other.engine != use.engine):
+        if name not in values or other.phase != use.phase:
+            continue
+        if name in OF_ENGINES_PASS and other.engine != use.engine:
             continue
         weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
-        weight *= 1.0 if use.kernel == other.kernel else OTHER_KERNEL
+        weight *= 1.0 if use.kernel == other.kernel else OTHER_BUILD
         weight *= 1.0 if use.engine == other.engine else OTHER_ENGINE
         total += weight
         mean += weight * (values[name] if name in SUMS else math.log(values[name]))
