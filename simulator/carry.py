@@ -66,16 +66,19 @@ def _akin(use: Use, other: Use) -> bool:
 
 
 def _of_program(use: Use, profile: KernelProfile, name: str, others: Mapping[Use, Mapping[str, float]]) -> float | None:
-    """The prior times the weighted geometric mean of the relatives' ratios to theirs; whichever engine calls them."""
-    total, ratios = PRIOR, 0.0
+    """The prior times the weighted mean of the relatives' ratios to theirs, whichever engine calls them.
+
+    Cycles are linear in each of these constants, so that it is their arithmetic mean that gives the mean of the cycles.
+    """
+    total = ratios = PRIOR
     for other, values in others.items():
         relative = _profile(other)
         if name not in values or relative is None:
             continue
         weight = _program_weight(name, use, other, profile, relative)
         total += weight
-        ratios += weight * math.log(values[name] / max(getattr(relative, name), BOUNDS[name].low))
-    return float(getattr(profile, name)) * math.exp(ratios / total)
+        ratios += weight * values[name] / max(getattr(relative, name), BOUNDS[name].low)
+    return float(getattr(profile, name)) * ratios / total
 
 
 def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, relative: KernelProfile) -> float:

@@ -50,9 +50,9 @@ class TileShape:
     head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
     and 1 where the CTA has no other Q tile to alternate with.
 
-    ``threads`` of the CTA (0: not told). Where loads are exposed also, as in Calls: whether it is tested for lying in a
-    window, the bytes of its spilled registers; the latency of the memory that keys and values come from, and the CTAs that
-    share an SM, 1 or more.
+    ``threads`` of the CTA, and ``resident``, the CTAs that share an SM, 1 or more (0: not told). Where loads are exposed
+    also, as in Calls: whether it is tested for lying in a window, the bytes of its spilled registers; and the latency of the
+    memory that keys and values come from.
     """
 
     rows: Floats
@@ -145,7 +145,8 @@ def _shared(gpu: GPU, profile: KernelProfile, tile: TileShape) -> KernelProfile:
     have more. n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each: the
     balanced job bound of queueing networks (Zahorjan et al., CACM 25(2), 1982).
     """
-    ctas = np.minimum(resident_ctas(gpu, profile, tile), profile.in_flight)
+    fitting = np.minimum(resident_ctas(gpu, profile, tile), profile.in_flight)
+    ctas = np.where(tile.resident > 0, np.minimum(fitting, tile.resident), fitting)
     profile = copy(profile)
     object.__setattr__(profile, "overlap", profile.overlap / (ctas * np.maximum(tile.threads / LEAST_THREADS, 1.0)))
     return profile

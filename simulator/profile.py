@@ -117,7 +117,8 @@ class KernelProfile:
             merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
             after the other.
         latency_bound: a warp waits for its own instructions, one after the other, so that a CTA takes as long alone on an SM as
-            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles.
+            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles (or
+            there are fewer CTAs, where cta_overlap says what one does alone).
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped

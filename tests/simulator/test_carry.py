@@ -22,7 +22,7 @@ def carried(use, names, fits, engine="vllm"):
 def test_the_same_program_gives_its_ratio_to_the_prior():
     prior = load_profile("fa3", load_gpu("h200"), "vllm").round_trips
     found = carried(H200, ["round_trips"], {H100: {"round_trips": 2 * prior}})
-    assert found == pytest.approx({"round_trips": prior * 2 ** (1 / (1 + PRIOR))})
+    assert found == pytest.approx({"round_trips": prior * (2 + PRIOR) / (1 + PRIOR)})
 
 
 def test_dram_is_the_gpus_own_and_so_are_fits_of_the_gpu_itself():
@@ -36,17 +36,17 @@ def test_overlap_carries_between_builds_of_one_program_only():
     prior = load_profile("fa3", load_gpu("h200"), "vllm")
     found = carried(H200, ["overlap", "round_trips"], {a100: {"overlap": 0.1, "round_trips": 8.0}})
     other = load_profile("fa3", load_gpu("a100"), "vllm")
-    assert found["overlap"] == prior.overlap
-    share = OTHER_BUILD / (OTHER_BUILD + PRIOR)
-    assert found["round_trips"] == pytest.approx(prior.round_trips * (8.0 / other.round_trips) ** share)
+    assert found["overlap"] == pytest.approx(prior.overlap)
+    ratio = (OTHER_BUILD * 8.0 / other.round_trips + PRIOR) / (OTHER_BUILD + PRIOR)
+    assert found["round_trips"] == pytest.approx(prior.round_trips * ratio)
 
 
 def test_kernels_of_a_family_wait_for_memory_alike():
     fa2 = Use("a100", "fa2", "vllm", "prefill", "16-bit")
     xqa = Use("a100", "xqa", "vllm", "prefill", "16-bit")
     prior = load_profile("fa3", load_gpu("h200"), "vllm").round_trips
-    assert carried(H200, ["round_trips"], {fa2: {"round_trips": 12.0}})["round_trips"] > prior
-    assert carried(H200, ["round_trips"], {xqa: {"round_trips": 12.0}})["round_trips"] == prior
+    assert carried(H200, ["round_trips"], {fa2: {"round_trips": 12.0}})["round_trips"] > 1.2 * prior
+    assert carried(H200, ["round_trips"], {xqa: {"round_trips": 12.0}})["round_trips"] == pytest.approx(prior)
 
 
 def test_an_engines_costs_are_the_mean_of_the_nearest():
@@ -73,7 +73,7 @@ def test_nothing_carries_from_another_phase_alone_or_an_unknown_gpu():
     assert carried(H200, ["call_s", "overlap"], {decode: {"call_s": 4e-6, "overlap": 1.0}}) is None
     gone = Use("nowhere", "fa3", "vllm", "prefill", "16-bit")
     prior = load_profile("fa3", load_gpu("h200"), "vllm").overlap
-    assert carried(H200, ["overlap"], {gone: {"overlap": 2.0}}) == {"overlap": prior}
+    assert carried(H200, ["overlap"], {gone: {"overlap": 2.0}}) == {"overlap": pytest.approx(prior)}
 
 
 def test_the_interval_is_that_of_the_kernels_left_out_rows():
