@@ -47,13 +47,14 @@ def seconds(gpu: str, engine: str, pattern: str) -> tuple[NDArray[np.float64], s
     model, fits = load_gpu(gpu), packaged_calibration()
     profile = choose_profile(KERNELS[gpu, engine], model, "band", "bf16", 128, queries=1, gqa_ratio=4, engine=engine)
     known = fits.constants.get(use_of(model, profile.key, calls[0], engine))
-    profile, model, _ = fits.apply(profile, model, calls[0], engine)
+    profile, model, note = fits.apply(profile, model, calls[0], conditions)
     tiles = resolve_tiles(profile, mask, calls[0], None, None)
     rows = [
         single_call(model, profile, call, mask, tiles, kernel_work(profile, mask, call, tiles), conditions)
         for call in calls
     ]
-    error = "priors" if known is None else f"{known.held_out_mape:.0%}"
+    unknown = "carried" if "carried over" in note else "priors"
+    error = unknown if known is None else f"{known.held_out_mape:.0%}"
     return forecast(model, profile, stack(rows)).time_s, error
 
 

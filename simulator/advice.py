@@ -59,7 +59,7 @@ def advice(
     """One sentence on what would make the estimated call faster. The arguments are those of the prediction."""
     profile = load_profile(estimate.kernel, gpu, conditions.engine)
     if calibration is not None:
-        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
+        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions)
     if isinstance(pattern, Neighborhood) and pattern.order is None:
         found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
         same_pattern = [choice for choice in found if choice.pattern == pattern]

@@ -6,13 +6,14 @@ import math
 import tomllib
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, suggest
 from ..hwmodels import GPU
+from .conditions import Conditions
 from .profile import DECODE_QUERIES, KernelProfile
 from .workload import DTYPE_BYTES, Workload
 
@@ -36,7 +37,7 @@ BOUNDS: Final[dict[str, Bounds]] = {
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
     "tile_round_trips": Bounds(0.01, 5.0, "memory latencies a thread waits for with each load that nothing hides"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
-    "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
+    "query_rate": Bounds(0.3, 64.0, "bytes per clock of an SM at which queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
     "sequence_s": Bounds(1e-12, 5e-8, "seconds of such a call for each sequence"),
     "key_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new key (token and head), beyond its bytes"),
@@ -82,6 +83,9 @@ class Constants:
         interval: half width of log(time) that held 80% of the rows left out of the fit.
         rows, held_out_mape: rows fitted on, and the mean error on rows that no constant saw (cross-validation by shape).
         data, date, command: what they were fitted on, when, and by which command.
+        portable: what another GPU may take over: a fit that keeps near the priors where the rows say little, and near the
+            GPU's own DRAM efficiency.
+        left_out_interval: as ``interval``, of the rows forecast by other GPUs' portable constants (0: none has any).
     """
 
     values: Mapping[str, float]
@@ -91,6 +95,8 @@ class Constants:
     data: str
     date: str
     command: str
+    portable: Mapping[str, float] = field(default_factory=dict)
+    left_out_interval: float = 0.0
 
     def apply(self, profile: KernelProfile, gpu: GPU) -> tuple[KernelProfile, GPU]:
         """The profile and the GPU with these constants."""
@@ -109,6 +115,24 @@ def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]
     return profile, gpu
 
 
+def told_constants(profile: KernelProfile, appends: bool, converts: bool) -> list[str]:
+    """The constants that calls of a kernel can tell: six at most.
+
+    An engine's call has its own costs: ``appends`` where it writes new keys to a cache, ``converts`` where it rotates or
+    quantises queries. How fast it does that matters more than what a sequence costs.
+    """
+    names = ["overlap", "round_trips", "dram_efficiency"]
+    if appends:
+        names += ["call_s", "key_s"]
+    if converts:
+        names.append("query_rate")
+    elif profile.loads == "exposed":
+        names.append("tile_round_trips")
+    elif appends:
+        names.append("sequence_s")
+    return names
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Constants by use; hashable by its file, for caches."""
@@ -120,14 +144,31 @@ class Calibration:
         return hash(self.path)
 
     def apply(
-        self, profile: KernelProfile, gpu: GPU, workload: Workload, engine: str
+        self, profile: KernelProfile, gpu: GPU, workload: Workload, conditions: Conditions
     ) -> tuple[KernelProfile, GPU, str]:
-        """The profile and the GPU with the constants of this use, and a note; as they are where there are none."""
-        use = use_of(gpu, profile.key, workload, engine)
+        """The profile and the GPU with the constants of this use, and a note.
+
+        Where there are none, those that other GPUs' fits say; where they say nothing, the priors.
+        """
+        use = use_of(gpu, profile.key, workload, conditions.engine)
         found = self.constants.get(use)
-        if found is None:
+        if found is not None:
+            note = f"Constants of {use}: off by {found.held_out_mape:.0%} on held-out shapes."
+            return (*found.apply(profile, gpu), note)
+        from .carry import carried_constants, carried_interval  # here, not above: it loads the others' profiles
+
+        names = told_constants(profile, conditions.appends, conditions.rotates or conditions.quantises)
+        carried = carried_constants(use, profile, names, {u: fit.portable for u, fit in self.constants.items()})
+        if carried is None:
             return profile, gpu, f"No fitted constants for {use}: priors, whose interval is a guess."
-        return (*found.apply(profile, gpu), f"Constants of {use}: off by {found.held_out_mape:.0%} on held-out shapes.")
+        profile, gpu = with_constants(profile, gpu, carried)
+        interval = carried_interval(use, self.constants)
+        profile = replace(
+            profile,
+            overlap_source=f"carried over from other GPUs' fits ({self.path})",
+            interval=profile.interval if interval is None else interval,
+        )
+        return profile, gpu, f"No fitted constants for {use}: carried over from other GPUs."
 
 
 @lru_cache(maxsize=1)
@@ -160,21 +201,40 @@ def load_calibration(path: str) -> Calibration:
 
 
 def _constants(table: Mapping[str, Any], where: str) -> Constants:
-    about = {item.name: str(item.type) for item in fields(Constants) if item.name != "values"}
-    known = [*BOUNDS, *about, *(item.name for item in fields(Use))]
+    about = {item.name: str(item.type) for item in fields(Constants) if item.name not in _OWN_KIND}
+    known = [*BOUNDS, *about, *_OWN_KIND[1:], *(item.name for item in fields(Use))]
     for name in table:
         if name not in known:
             raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
+    read: dict[str, Any] = {
+        name: _text(table, name, where) if kind == "str" else _number(table, name, where)
+        for name, kind in about.items()
+    }
+    # Files from before GPUs took over each other's constants have none for that.
+    portable = table.get("portable", {})
+    if not isinstance(portable, dict):
+        raise InputError(f"{where}: portable is {portable!r}, expected a table of constants")
+    for name in portable:
+        if name not in BOUNDS:
+            raise InputError(f"{where}: unknown entry {name!r} in portable{suggest(name, [*BOUNDS])}")
+    return Constants(
+        _values(table, where),
+        **{**read, "rows": int(read["rows"])},
+        portable=_values(portable, f"{where}, portable"),
+        left_out_interval=_number(table, "left_out_interval", where) if "left_out_interval" in table else 0.0,
+    )
+
+
+_OWN_KIND: Final = ("values", "portable", "left_out_interval")  # not simply a text or a number that must be there
+
+
+def _values(table: Mapping[str, Any], where: str) -> dict[str, float]:
     values = {name: _number(table, name, where) for name in BOUNDS if name in table}
     for name, value in values.items():
         bounds = BOUNDS[name]
         if not bounds.low * 0.999 <= value <= bounds.high * 1.001:
             raise InputError(f"{where}: {name} is {value:g}, expected {bounds.low:g} to {bounds.high:g}")
-    read: dict[str, Any] = {
-        name: _text(table, name, where) if kind == "str" else _number(table, name, where)
-        for name, kind in about.items()
-    }
-    return Constants(values, **{**read, "rows": int(read["rows"])})
+    return values
 
 
 def _text(table: Mapping[str, Any], name: str, where: str) -> str:
@@ -211,6 +271,8 @@ def calibration_text(constants: Mapping[Use, Constants]) -> str:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_toml(entry)}" for name, entry in value.items()) + " }"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
         return f'"{escaped}"'

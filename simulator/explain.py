@@ -143,7 +143,7 @@ def _others(
     head_dim = max(workload.head_dim, workload.dim_v)
     profile = load_profile(estimate.kernel, gpu, conditions.engine)
     if calibration is not None:
-        profile, gpu_fitted, _ = calibration.apply(profile, gpu, workload, conditions.engine)
+        profile, gpu_fitted, _ = calibration.apply(profile, gpu, workload, conditions)
     else:
         gpu_fitted = gpu
     shown = (estimate.q_tile, estimate.kv_tile)

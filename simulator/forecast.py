@@ -70,9 +70,13 @@ def forecast(
     if splits is None:
         splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
 
-    shape = TileShape(rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single)
+    shape = TileShape(
+        rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
+    )
     if profile.loads == "exposed":  # of no consequence elsewhere, where tiles of equal shapes are looked up
         shape = _waiting(gpu, c, shape, ctas * splits)
+    elif profile.cta_overlap:
+        shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
     # Step 4: cycles of a full and of a partial tile.
     work = operations or profile.operations
@@ -117,7 +121,10 @@ def forecast(
     if profile.latency_bound:
         # A CTA takes its own time in a place on an SM; where a tile says how many CTAs fit, they hide latencies as above.
         waits = c.in_flight == 0
-        in_flight = np.where(waits, np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape)), in_flight)
+        fitting = pipes.resident_ctas(gpu, profile, shape)
+        if profile.cta_overlap:
+            fitting = np.minimum(fitting, shape.resident)
+        in_flight = np.where(waits, np.minimum(in_flight, fitting), in_flight)
         per_cta = np.where(flat(waits), busy * flat(in_flight) + flat(latency), per_cta)
         places, exposed = np.where(waits, gpu.sms * in_flight, gpu.sms), np.where(waits, 0.0, exposed)
     if profile.merge == "last":
@@ -252,7 +259,6 @@ def _waiting(gpu: GPU, c: Calls, shape: TileShape, ctas: Floats) -> TileShape:
     return replace(
         shape,
         tests=c.tests,
-        threads=c.threads,
         local_bytes=c.local_bytes,
         latency_s=gpu.dram_latency_s * np.where(from_l2, L2_LATENCY, 1.0),
         resident=np.clip(ctas / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),

@@ -51,7 +51,7 @@ def passes(
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
         moving_s = memory.dram_seconds(gpu, c.append_bytes * left)
         moving_s = np.maximum(moving_s, memory.l2_seconds(gpu, c.append_bytes, clock_hz))
-        moving_s = moving_s + memory.dram_seconds(gpu, c.rotate_bytes, profile.query_efficiency)
+        moving_s = moving_s + _query_seconds(gpu, profile, c.rotate_bytes, clock_hz)
         appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
@@ -59,9 +59,7 @@ def passes(
             pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
-        quantising_s = (
-            once_s + memory.dram_seconds(gpu, c.quantise_bytes, profile.query_efficiency) + 2.0 * gpu.dram_latency_s
-        )
+        quantising_s = once_s + _query_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
     if profile.packs_by_copying:
         # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
@@ -78,6 +76,14 @@ def passes(
         key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
         permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, permute_s)
     return merge_s, append_s, permute_s
+
+
+def _query_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_hz: Floats) -> Floats:
+    """What rotating or quantising queries takes: their instructions on every SM, and no less than DRAM does at its peak."""
+    if profile.query_rate is None:
+        return memory.dram_seconds(gpu, size_bytes)
+    instructions_s = size_bytes / (profile.query_rate * gpu.sms * clock_hz)
+    return np.maximum(instructions_s, memory.dram_seconds(gpu, size_bytes, 1.0))
 
 
 def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Floats, splits: Floats) -> Floats:

@@ -5,6 +5,7 @@ All functions take scalars or arrays of configurations; arrays broadcast.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
@@ -35,6 +36,7 @@ from .tiles import Floats
 
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
+WARP = 32
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -48,8 +50,9 @@ class TileShape:
     head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
     and 1 where the CTA has no other Q tile to alternate with.
 
-    Where loads are exposed also, as in Calls: whether it is tested for lying in a window, its threads, the bytes of its spilled
-    registers; the latency of the memory that keys and values come from, and the CTAs that share an SM, 1 or more.
+    ``threads`` of the CTA, and ``resident``, the CTAs that share an SM, 1 or more (0: not told). Where loads are exposed
+    also, as in Calls: whether it is tested for lying in a window, the bytes of its spilled registers; and the latency of the
+    memory that keys and values come from.
     """
 
     rows: Floats
@@ -61,8 +64,8 @@ class TileShape:
     kv_bytes: Floats
     axes: Floats
     single: Floats = field(default_factory=_none)
-    tests: Floats = field(default_factory=_none)
     threads: Floats = field(default_factory=_none)
+    tests: Floats = field(default_factory=_none)
     local_bytes: Floats = field(default_factory=_none)
     latency_s: Floats = field(default_factory=_none)
     resident: Floats = field(default_factory=_none)
@@ -115,6 +118,8 @@ def _tile_cycles(
     tile: TileShape,
     tensor_rate: Floats,
 ) -> TileCycles:
+    if profile.cta_overlap:
+        profile = _shared(gpu, profile, tile)
     pipes = tile_pipes(gpu, profile, operations, tile, tensor_rate)
     mask = mask_alu_cycles(gpu, profile, tile)
     moved = l2_bytes_per_tile(profile, tile)
@@ -133,6 +138,20 @@ def _tile_cycles(
         l2_bytes=moved,
         first_saves=_first_saves(gpu, profile, tile, pipes, l2),
     )
+
+
+def _shared(gpu: GPU, profile: KernelProfile, tile: TileShape) -> KernelProfile:
+    """The profile with the overlap that the CTAs of an SM reach together: 1/n of what one of n does alone.
+
+    A CTA of 128 threads has a warp for each of an SM's four schedulers, which does one thing after the other; larger ones
+    have more. n jobs that take turns on the pipes, S in all and M on the busiest, need at most (S + (n - 1) M) / n each: the
+    balanced job bound of queueing networks (Zahorjan et al., CACM 25(2), 1982).
+    """
+    fitting = np.minimum(resident_ctas(gpu, profile, tile), profile.in_flight)
+    ctas = np.where(tile.resident > 0, np.minimum(fitting, tile.resident), fitting)
+    profile = copy(profile)
+    object.__setattr__(profile, "overlap", profile.overlap / (ctas * np.maximum(tile.threads / LEAST_THREADS, 1.0)))
+    return profile
 
 
 def _exposed(
@@ -246,6 +265,9 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
 
 def _reads(profile: KernelProfile, tile: TileShape) -> Floats:
     """How often a KV tile is read from shared memory."""
+    if profile.cta_overlap and (tile.threads > 0).any():
+        warps = np.where(tile.threads > 0, tile.threads / WARP, tile.rows / profile.operand_rows)
+        return np.maximum(1.0, np.minimum(warps, tile.rows / MMA_ROWS))
     served = np.maximum(tile.rows / profile.row_warps, MMA_ROWS) if profile.row_warps else profile.operand_rows
     times: Floats = np.maximum(1.0, tile.rows / served)
     return times

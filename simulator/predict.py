@@ -87,7 +87,7 @@ def predict(
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:
-        profile, gpu, *fit_notes = calibration.apply(profile, gpu, workload, conditions.engine)
+        profile, gpu, *fit_notes = calibration.apply(profile, gpu, workload, conditions)
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = kernel_work(profile, pattern, workload, tiles)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
@@ -155,7 +155,7 @@ def _dense(
     workload: Workload, gpu: GPU, profile: KernelProfile, conditions: Conditions, calibration: Calibration | None
 ) -> Baseline:
     if calibration is not None:
-        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions.engine)
+        profile, gpu, _ = calibration.apply(profile, gpu, workload, conditions)
     pattern = Band()
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)

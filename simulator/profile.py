@@ -36,8 +36,8 @@ class TileChoice:
     multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the
     kernel's overlap assumes.
 
-    Where loads are exposed, also what the compiler says: ``threads`` of a CTA (0: not told), and ``local_bytes`` that a KV
-    tile moves because registers are too few.
+    ``threads`` of a CTA (0: not told). Where loads are exposed, also what the compiler says: ``local_bytes`` that a KV tile
+    moves because registers are too few.
     """
 
     max_head_dim: int
@@ -75,6 +75,7 @@ class KernelProfile:
     Attributes:
         key: name on the command line ("natten"), or the path of a user's own file.
         title: of this variant ("NATTEN hopper-fna"). source: where from.
+        family: kernels built alike, which wait for memory alike ("" none).
         engines, kv_dtypes: serving engines whose builds or calls of the kernel this variant is, and dtypes of the cache; empty:
             all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
@@ -87,6 +88,8 @@ class KernelProfile:
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
+        cta_overlap: ``overlap`` is that of a CTA with a warp on each scheduler; those that share an SM, and larger ones,
+            overlap more (see pipes). Otherwise it is what an SM reaches.
         row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
             tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
         mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
@@ -115,7 +118,8 @@ class KernelProfile:
             merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
             after the other.
         latency_bound: a warp waits for its own instructions, one after the other, so that a CTA takes as long alone on an SM as
-            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles.
+            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles (or
+            there are fewer CTAs, where cta_overlap says what one does alone).
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped
@@ -142,7 +146,7 @@ class KernelProfile:
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
-        query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: the GPU's kernels'.
+        query_rate: bytes per clock of each SM that rotating and quantising queries reach; None: as fast as DRAM moves them.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
@@ -161,6 +165,7 @@ class KernelProfile:
     overlap_source: str
     operand_rows: int
     interval: float
+    family: str = ""
     engines: tuple[str, ...] = ()
     kv_dtypes: tuple[str, ...] = ()
     decode_tiles: tuple[TileChoice, ...] = ()
@@ -168,6 +173,7 @@ class KernelProfile:
     rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
     row_warps: int = 0
+    cta_overlap: bool = False
     mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
@@ -218,7 +224,7 @@ class KernelProfile:
     rotates_at_once: int = 0
     warp_keys: int = 0
     unroll: int = 1
-    query_efficiency: float | None = None
+    query_rate: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
     sequence_s: float = 0.0

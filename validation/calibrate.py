@@ -5,21 +5,35 @@ from __future__ import annotations
 import datetime
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from ..simulator.calibration import BOUNDS, OF_GPU, Constants, Use, use_of
+from ..simulator.calibration import BOUNDS, OF_GPU, Constants, Use, told_constants, use_of
+from ..simulator.carry import carried_constants
 from .measured import MeasuredRun
 from .problem import FOLDS, Floats, Problem, describable, problem_of
 
 MIN_ROWS = 40  # fewer say too little about six constants
 COVERAGE = 0.8
 # Where a search starts that has no prior.
-START = {"query_efficiency": 0.5, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
+SOFT = 0.1  # log(forecast / measured) from which errors count less than squared
+# How far a portable constant may lie from where its search begins, in log: DRAM's share of its peak is known to a tenth.
+SPREAD = {
+    "overlap": 1.0,
+    "round_trips": 1.0,
+    "tile_round_trips": 1.0,
+    "dram_efficiency": 0.1,
+    "query_rate": 1.5,
+    "call_s": 1.5,
+    "sequence_s": 2.0,
+    "key_s": 2.0,
+}
+PORTABLE_ROWS = 100.0
+START = {"query_rate": 8.0, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Fitted:
         before, held_out: relative error of each row, shape (rows,): of the priors, and of constants fitted without the row's
             shape.
         held_out_interval: for each row, the half width of the interval found on the other folds.
+        carried_s: forecasts of constants carried over from other GPUs; None when no other GPU has its kernel or engine.
     """
 
     use: Use
@@ -39,6 +54,7 @@ class Fitted:
     before: Floats
     held_out: Floats
     held_out_interval: Floats
+    carried_s: Floats | None = None
 
     @property
     def inside(self) -> float:
@@ -72,25 +88,14 @@ def calibrate(runs: Sequence[MeasuredRun], data: str, command: str) -> tuple[lis
             fits.append(_fit_use(use, problem_of(members), data, command))
     if not fits:
         raise InputError(f"{data!r} has no {MIN_ROWS} forward runs of one kernel on one GPU: nothing can be fitted")
-    return fits, dict(left_out)
+    return [_with_others(fitted, fits) for fitted in fits], dict(left_out)
 
 
 def fitted_names(problem: Problem) -> list[str]:
-    """The constants that a problem's rows can tell: six at most.
-
-    An engine's call has its own costs. How fast it rotates or quantises queries matters more than what a sequence costs.
-    """
+    """The constants that a problem's rows can tell: six at most."""
     calls = problem.calls
-    names = ["overlap", "round_trips", "dram_efficiency"]
-    if calls.append_bytes.any():
-        names += ["call_s", "key_s"]
-    if (calls.rotate_bytes + calls.quantise_bytes).any():
-        names.append("query_efficiency")
-    elif problem.profile.loads == "exposed":
-        names.append("tile_round_trips")
-    elif calls.append_bytes.any():
-        names.append("sequence_s")
-    return names
+    converts = bool((calls.rotate_bytes + calls.quantise_bytes).any())
+    return told_constants(problem.profile, bool(calls.append_bytes.any()), converts)
 
 
 def priors(problem: Problem) -> dict[str, float]:
@@ -102,8 +107,13 @@ def priors(problem: Problem) -> dict[str, float]:
     return found
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_]) -> dict[str, float]:
-    """Constants that fit some rows: least squares of log(forecast / measured), robust, within bounds."""
+def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> dict[str, float]:
+    """Constants that fit some rows: least squares of log(forecast / measured), robust, within bounds.
+
+    Where ``portable``, a constant's distance from where the search begins counts as a row's error does: ``SPREAD`` of it as
+    much as a row that is off by 10%, beside a hundred rows. What the rows do not tell then stays near its prior, rather than
+    on a bound where it makes up for some other constant.
+    """
     try:
         from scipy.optimize import least_squares
     except ImportError:
@@ -112,17 +122,32 @@ def fit(problem: Problem, rows: NDArray[np.bool_]) -> dict[str, float]:
     names = list(begin)
     low, high = (np.log([getattr(BOUNDS[name], side) for name in names]) for side in ("low", "high"))
     start = np.clip(np.log(list(begin.values())), low + 1e-6, high - 1e-6)
+    spread = np.array([SPREAD[name] for name in names])
 
     def values(x: Floats) -> dict[str, float]:
         return dict(zip(names, map(float, np.exp(x)), strict=True))
 
     def residuals(x: Floats) -> Floats:
         logs: Floats = np.log(problem.seconds(values(x))[rows] / problem.measured_s[rows])
-        return logs
+        if not portable:
+            return logs
+        return np.concatenate([logs * np.sqrt(PORTABLE_ROWS / logs.size), SOFT * (x - start) / spread])
 
     # soft_l1 beyond 10%: a few rows of another kernel than the profile's shall not decide.
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=60)
+    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=SOFT, max_nfev=60)
     return values(found.x)
+
+
+def _with_others(fitted: Fitted, fits: Sequence[Fitted]) -> Fitted:
+    """A fit with what the other GPUs' fits say of its rows."""
+    problem = fitted.problem
+    portable = {other.use: other.constants.portable for other in fits if other.use.gpu != fitted.use.gpu}
+    values = carried_constants(fitted.use, problem.profile, fitted_names(problem), portable)
+    if values is None:
+        return fitted
+    carried_s = problem.seconds(values)
+    interval = _quantile(np.abs(np.log(carried_s / problem.measured_s)))
+    return replace(fitted, constants=replace(fitted.constants, left_out_interval=interval), carried_s=carried_s)
 
 
 def _fit_use(use: Use, problem: Problem, data: str, command: str) -> Fitted:
@@ -136,14 +161,16 @@ def _fit_use(use: Use, problem: Problem, data: str, command: str) -> Fitted:
     for index in range(FOLDS):
         out = fold == index
         interval[out] = _quantile(logs[~out] if (~out).any() else logs)
+    every = np.ones(measured_s.size, dtype=bool)
     constants = Constants(
-        fit(problem, np.ones(measured_s.size, dtype=bool)),
+        fit(problem, every),
         interval=_quantile(logs),
         rows=measured_s.size,
         held_out_mape=float(np.mean(np.abs(held_out))),
         data=data,
         date=datetime.date.today().isoformat(),
         command=command,
+        portable=fit(problem, every, portable=True),
     )
     return Fitted(use, problem, constants, problem.seconds() / measured_s - 1.0, held_out, interval)
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..simulator.patterns import parse_pattern
-from ..simulator.profile import KernelProfile
 from .calibrate import Fitted, calibrate
 from .measured import MeasuredRun
 from .problem import Floats
 from .statistics import Summary, line_errors, repeat_errors, summarise
 
-# Constants of another GPU's kernel or engine that a GPU without rows takes over; the others are its own priors: DRAM is a
-# fact of the GPU, and how well pipes overlap carries only where both run the same program (errors grew where it did not).
-CARRIED = ("round_trips", "call_s", "sequence_s", "key_s", "query_efficiency")
-OF_PROGRAM = ("overlap",)
-OF_ENGINE = ("call_s",)
 SIZES_S = ((15e-6, "under 15 us"), (50e-6, "15-50 us"), (1e-3, "50 us - 1 ms"), (np.inf, "over 1 ms"))
 
 Key = tuple[str, str]
@@ -142,54 +136,17 @@ def held_out_rows(fits: Sequence[Fitted]) -> Rows:
     for fit in fits:
         problem = fit.problem
         measured_s = problem.measured_s
-        carried = carried_constants(fit, fits)
         columns["measured_s"].append(measured_s)
         columns["forecast_s"].append((1.0 + fit.held_out) * measured_s)
         columns["interval"].append(fit.held_out_interval)
         columns["prior_s"].append((1.0 + fit.before) * measured_s)
-        columns["carried_s"].append(np.full(measured_s.size, np.nan) if carried is None else problem.seconds(carried))
+        columns["carried_s"].append(np.full(measured_s.size, np.nan) if fit.carried_s is None else fit.carried_s)
         columns["light_s"].append(problem.speed_of_light_s)
         errors = line_errors(problem.speed_of_light_s, measured_s, problem.fold)
         columns["line_s"].append((1.0 + errors) * measured_s)
     runs = tuple(run for fit in fits for run in fit.problem.runs)
     uses = tuple(str(fit.use) for fit in fits for _ in fit.problem.runs)
     return Rows(runs, uses, **{name: np.concatenate(parts) for name, parts in columns.items()})
-
-
-def carried_constants(fit: Fitted, fits: Sequence[Fitted]) -> Mapping[str, float] | None:
-    """Constants for a GPU from the other GPUs' fits of the same use, or at least of the same engine's calls.
-
-    Geometric means, weighted by rows. None when no other GPU has its kernel or its engine.
-    """
-
-    def like(*attributes: str) -> list[Fitted]:
-        return [
-            other
-            for other in fits
-            if other.use.gpu != fit.use.gpu and all(getattr(other.use, a) == getattr(fit.use, a) for a in attributes)
-        ]
-
-    same = like("kernel", "engine", "phase", "dtype")
-    if not same:
-        same_engine = like("engine", "phase", "dtype")
-        return _means(fit, same_engine, OF_ENGINE) if same_engine else None
-    program = [other for other in same if _program(other.problem.profile) == _program(fit.problem.profile)]
-    return _means(fit, same, CARRIED) | _means(fit, program, OF_PROGRAM)
-
-
-def _program(profile: KernelProfile) -> tuple[object, ...]:
-    """What two architectures share that run one program: how operands are read, and which tiles there are."""
-    return profile.operands, profile.operand_rows, profile.tiles, profile.decode_tiles
-
-
-def _means(fit: Fitted, others: Sequence[Fitted], names: Sequence[str]) -> dict[str, float]:
-    means = {}
-    for name in names:
-        known = [(np.log(o.constants.values[name]), o.constants.rows) for o in others if name in o.constants.values]
-        if known and name in fit.constants.values:
-            logs, weights = zip(*known, strict=True)
-            means[name] = float(np.exp(np.average(logs, weights=weights)))
-    return means
 
 
 def speedup_errors(rows: Rows) -> Floats:

@@ -22,7 +22,7 @@ NEEDS = {"check_my_measurements": "scipy"}
 # script -> arguments, and words of what it prints
 SHOWS = {
     "choose_a_window": ([], ["h100: dense cudnn takes", "stride=18x24x24", "every tile", "ways to keep 9%"]),
-    "serving_windows": ([], ["W = 4,096", "rtx-pro-6000", "priors"]),
+    "serving_windows": ([], ["W = 4,096", "rtx-pro-6000", "carried"]),
     "compare_gpus": (["b200", "a100"], ["prefill", "decode", "b200", "dram"]),
     "own_mask": ([], ["4,608", "227.6x", "FlexAttention"]),
     "triton_configs": (["b200", "configs.py"], ["may run on b200", "wrote configs.py"]),

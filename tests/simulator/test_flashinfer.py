@@ -123,8 +123,8 @@ def test_sglang_prefill_reads_the_keys_it_is_handed():
     assert kernel_s("fp8", "sglang", 64) != kernel_s("bf16", "sglang", 64)
 
 
-def test_a_lone_cta_takes_as_long_as_two_together():
-    """One CTA for each SM, or two: the same time, within what their bytes add."""
+def test_two_ctas_on_an_sm_take_less_than_twice_as_long_as_one():
+    """Each does one thing after the other; the second one fills the first one's gaps, but for the slowest pipe."""
 
     def run_s(heads):
         w = Workload(128, heads, 128, heads_kv=heads, dtype="bf16", cached=128)
@@ -136,8 +136,10 @@ def test_a_lone_cta_takes_as_long_as_two_together():
         return float(costs.parts["tiles"][0]), float(costs.compute_s[0])
 
     (steady, one), (twice, two) = run_s(GPU.sms), run_s(2 * GPU.sms)
-    assert two == pytest.approx(one, rel=0.02)
-    assert twice == pytest.approx(2 * steady, rel=0.02)
+    assert 1.2 * one < two < 1.8 * one
+    assert 1.2 * steady < twice < 1.8 * steady
+    fewer = run_s(GPU.sms // 2)
+    assert fewer[1] == pytest.approx(one, rel=0.02)  # alone is alone
 
 
 def test_merging_takes_a_turn_for_each_token_and_head_or_part():

@@ -18,7 +18,7 @@ from attncast.simulator.calibration import (
     packaged_calibration,
 )
 from attncast.simulator.conditions import engine_conditions, engine_names
-from attncast.validation.calibrate import calibrate, fitted_names
+from attncast.validation.calibrate import START, calibrate, fitted_names
 from attncast.validation.measured import save_runs
 from attncast.validation.problem import FOLDS, describable, problem_of
 
@@ -75,7 +75,7 @@ def test_errors_are_those_of_shapes_left_out(runs, fitted):
     ("software", "measures", "others"),
     [
         ("VLLM 1.0 fa3", "call+append", {"call_s", "key_s", "sequence_s"}),
-        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "query_efficiency"}),
+        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "query_rate"}),
         ("cuDNN", "kernel", set()),
     ],
 )
@@ -107,6 +107,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
     calibration = load_calibration(str(path))
     read = calibration.constants[fitted.use]
     assert read.values == pytest.approx(fitted.constants.values, rel=1e-4)
+    assert read.portable == pytest.approx(fitted.constants.portable, rel=1e-4)
     assert (read.rows, read.data, read.date) == (fitted.constants.rows, "made up", fitted.constants.date)
     workload = Workload(8192, 32, 128)
     plain = predict(workload, "causal", "h100", "fa3", conditions=VLLM)
@@ -115,10 +116,39 @@ def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
     assert np.log(calibrated.time_high_s / calibrated.time_s) == pytest.approx(fitted.constants.interval, rel=1e-3)
     assert calibrated.parts_s["append"] > TRUTH["call_s"] * 0.8
     assert calibrated.notes[0].startswith("Constants of h100 fa3 vllm prefill 16-bit: off by")
-    # Another use keeps its priors, and says so.
+    # Another use of this GPU keeps its priors, and says so.
     other = predict(workload, "causal", "h100", "flashinfer", conditions=VLLM, calibration=calibration)
     assert other.time_s == predict(workload, "causal", "h100", "flashinfer", conditions=VLLM).time_s
-    assert other.notes[0].startswith("No fitted constants for h100 flashinfer vllm prefill 16-bit")
+    assert other.notes[0].startswith("No fitted constants for h100 flashinfer vllm prefill 16-bit: priors")
+
+
+def test_a_gpu_without_rows_is_forecast_by_the_others(tmp_path, runs):
+    fits, _ = calibrate([*runs, *made_up(60, gpu="h200", seed=1)], "made up", "a test")
+    calibration = Calibration("made up", {fit.use: fit.constants for fit in fits})
+    workload = Workload(8192, 32, 128)
+    prior = predict(workload, "causal", "h100-pcie", "fa3", conditions=VLLM)
+    carried = predict(workload, "causal", "h100-pcie", "fa3", conditions=VLLM, calibration=calibration)
+    assert (
+        carried.notes[0] == "No fitted constants for h100-pcie fa3 vllm prefill 16-bit: carried over from other GPUs."
+    )
+    assert carried.parts_s["append"] > prior.parts_s["append"] + 0.8 * TRUTH["call_s"]
+    # Its interval is what held 80% of h100's rows forecast by h200's constants, and of h200's by h100's.
+    widths = [fit.constants.left_out_interval for fit in fits]
+    assert np.log(carried.time_high_s / carried.time_s) == pytest.approx(sum(widths) / 2)
+    # Constants from before there were portable ones carry nowhere.
+    path = tmp_path / "old.toml"
+    text = calibration_text(calibration.constants)
+    path.write_text("".join(line for line in text.splitlines(True) if not line.startswith(("portable", "left_out"))))
+    old = predict(workload, "causal", "h100-pcie", "fa3", conditions=VLLM, calibration=load_calibration(str(path)))
+    assert old.time_s == prior.time_s
+
+
+def test_portable_constants_keep_to_their_priors_where_rows_say_nothing():
+    # Long prompts tell nothing of what a sequence costs, and little of DRAM.
+    (fit,), _ = calibrate(made_up(), "made up", "a test")
+    assert fit.constants.portable["overlap"] == pytest.approx(TRUTH["overlap"], rel=0.1)
+    assert fit.constants.portable["dram_efficiency"] == pytest.approx(fit.problem.gpu.dram_efficiency, rel=0.3)
+    assert START["sequence_s"] / 10 < fit.constants.portable["sequence_s"] < 10 * START["sequence_s"]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +159,9 @@ def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
         (("overlap = ", 'overlap = "x" # '), ["overlap is 'x'", "a number"]),
         (("overlap = ", "overlap = nan # "), ["overlap is nan", "a number"]),
         (("rows = ", "# rows = "), ["has no 'rows'"]),
+        (("portable = { overlap", "portable = { overlp"), ["'overlp' in portable", "did you mean 'overlap'"]),
+        (("portable = { overlap = ", "portable = { overlap = 8"), ["portable: overlap is 8", "0.01 to 5"]),
+        (("portable = ", "portable = 3 # "), ["portable is 3", "a table"]),
         (('phase = "', "phase = 3 # "), ["phase is 3", "text"]),
         (("[[fit]]", "[fit]"), ["[[fit]]"]),
         (("[[fit]]", "[[fit"), ["is not TOML"]),
