@@ -122,9 +122,12 @@ def _tile_cycles(
     masked = {**pipes, "alu": pipes["alu"] + mask}
     if profile.loads == "exposed":
         return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
+    partial = (
+        combine(profile, pipes, tile.single) + mask if profile.mask_waits else combine(profile, masked, tile.single)
+    )
     return TileCycles(
         full=np.maximum(combine(profile, pipes, tile.single), l2),
-        partial=np.maximum(combine(profile, masked, tile.single), l2),
+        partial=np.maximum(partial, l2),
         pipes=pipes,
         mask=mask,
         l2=l2,
@@ -291,7 +294,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
         longest = np.maximum(longest, part)
         total = total + part
     overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
-    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0)
+    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0) + profile.tile_wait
     return cycles
 
 
