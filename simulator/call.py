@@ -12,7 +12,7 @@ from . import memory
 from .calls import Calls
 from .cascade_call import CascadeWork
 from .clock import FREE_S, SERVING_FREE_S
-from .conditions import Conditions, apart_s, append_registers
+from .conditions import Conditions, apart_s, append_thread
 from .forecast import packed_heads
 from .patterns import Band, Pattern
 from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, TileChoice
@@ -94,6 +94,7 @@ def single_call(
     w = workload
     choice = _own_choice(profile, pattern, w, tiles)
     around = _around_bytes(w, conditions)
+    append = append_thread(conditions.engine, gpu.arch, DTYPE_BYTES[w.kv_dtype or w.dtype])
     tile_q = math.prod(q_tile)
     values = {
         "batch": w.batch,
@@ -117,7 +118,8 @@ def single_call(
         "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
         "passes": cascade.key_passes if cascade else 1,
         **around,
-        "append_registers": append_registers(conditions.engine, DTYPE_BYTES[w.kv_dtype or w.dtype]),
+        "append_registers": append[0],
+        "append_instructions": append[1],
         "apart_s": apart_s(conditions.engine) if conditions.appends and w.head_dim != w.dim_v else 0.0,
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
@@ -128,8 +130,8 @@ def single_call(
         "tests": tests_tiles(profile, pattern, w),
         "threads": choice.threads if choice else 0,
         "local_bytes": choice.local_bytes if choice else 0,
-        "run_dim": power_of_two(w.head_dim) if profile.padded == "both" else w.head_dim,
-        "run_dim_v": w.dim_v if profile.padded == "none" else power_of_two(w.dim_v),
+        "run_dim": w.head_dim if profile.padded in ("none", "values") else _padded(profile, w.head_dim, w),
+        "run_dim_v": w.dim_v if profile.padded == "none" else _padded(profile, w.dim_v, w),
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
@@ -158,9 +160,9 @@ def _own_choice(profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tu
 
 
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
-    """What masking a window in fp8 costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
+    """What masking a window costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
     cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
-    return profile.fp8_window_axes if cuts and DTYPE_BYTES[w.dtype] < 2 else 0.0
+    return profile.window_axes + profile.fp8_window_axes * (DTYPE_BYTES[w.dtype] < 2) if cuts else 0.0
 
 
 def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
@@ -178,6 +180,17 @@ def _products_rate(gpu: GPU, dtype: str, choice: TileChoice | None) -> float:
 def power_of_two(dim: int) -> int:
     """The least one that holds ``dim``."""
     return 1 << (dim - 1).bit_length()
+
+
+SWIZZLE_BYTES = 128  # of a row of an operand in shared memory
+
+
+def _padded(profile: KernelProfile, dim: int, w: Workload) -> int:
+    """The head dim that is run: the power of two that holds it, or the next multiple of ``SWIZZLE_BYTES`` if less."""
+    if profile.padded != "rows":
+        return power_of_two(dim)
+    step = SWIZZLE_BYTES // int(DTYPE_BYTES[w.dtype])
+    return min(power_of_two(dim), -(-dim // step) * step)
 
 
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits

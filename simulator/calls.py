@@ -26,7 +26,7 @@ class Calls:
         passes: passes over the keys, each a launch of its own.
         append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
             queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
-        append_registers: of a thread of the appending pass (see memory.append_seconds).
+        append_registers, append_instructions: of a thread of the appending pass (see memory.append_seconds).
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
@@ -62,6 +62,7 @@ class Calls:
     rotate_bytes: Floats
     quantise_bytes: Floats
     append_registers: Floats
+    append_instructions: Floats
     apart_s: Floats
     select_s: Floats
     warm: Floats

@@ -65,13 +65,15 @@ def engine_names() -> list[str]:
     return list(_engines())
 
 
-def append_registers(engine: str, cache_bytes: float) -> float:
-    """Registers of a thread of the engine's appending pass, where they limit it (see memory.append_seconds); else 0.
+def append_thread(engine: str, arch: str, cache_bytes: float) -> tuple[float, float]:
+    """Registers of a thread of the engine's appending pass on an architecture, and its instructions for each key and value
+    (see memory.append_seconds); 0 where untold.
 
-    ``cache_bytes`` are those of an element of the cache: converting to 8 bits takes more of them.
+    ``cache_bytes`` are those of an element of the cache: converting to 8 bits takes more of both.
     """
-    table = _engines().get(engine, {})
-    return float(table.get("append_registers_8bit" if cache_bytes < 2 else "append_registers", 0.0))
+    table, converts = _engines().get(engine, {}), cache_bytes < 2
+    registers = table.get("append_registers", {}).get(arch, (0.0, 0.0))[converts]
+    return float(registers), float(table.get("append_instructions", (0.0, 0.0))[converts])
 
 
 def apart_s(engine: str) -> float:

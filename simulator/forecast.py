@@ -105,7 +105,12 @@ def forecast(
     # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
-    output_cycles = memory.l2_cycles(gpu, rows * c.dim_v * output_bytes)
+    written = rows * c.dim_v * output_bytes
+    if profile.row_store_bytes:  # nothing is stored of rows that hold no query
+        written = np.minimum(rows, c.queries * c.packed) * c.dim_v * output_bytes
+    output_cycles = memory.l2_cycles(gpu, written)
+    if profile.row_store_bytes:
+        output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
     trips = profile.round_trips + _rotation_trips(profile, c)
     latency = trips * gpu.dram_latency_s * highest_hz + output_cycles
     if profile.row_warps:  # written and read once each
@@ -132,7 +137,10 @@ def forecast(
         idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
         exposed = np.maximum(exposed - np.maximum(idle, 0.0), 0.0)
     cta_count = c.count * flat(head_groups * splits)
-    span = schedule.makespan(per_cta, cta_count, c.row, places, profile.order == "longest-first")
+    longest_first = profile.order == "longest-first"
+    span = schedule.makespan(
+        per_cta, cta_count, c.row, places, longest_first, head_groups * splits, np.asarray(places > gpu.sms)
+    )
     cycles = span + exposed
     steady = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
+from .instructions import RESULT_CYCLES
 from .patterns.base import SelectionCost
 from .tiles import Floats
 
@@ -93,25 +94,42 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 
 
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
+TOKEN_INSTRUCTIONS = (
+    100.0  # of such a thread before its first key: a slot becomes an address by divisions (SASS for sm_100)
+)
+WARP = 32
 
 
-def append_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_elements: Floats, registers: Floats) -> Floats:
+def append_seconds(
+    gpu: GPU,
+    moving_s: Floats,
+    tokens: Floats,
+    row_elements: Floats,
+    registers: Floats,
+    instructions: Floats,
+    heads_of_warps: Floats | float = 0.0,
+) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
     Args:
         moving_s: time to read and write the bytes.
         tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
         registers: of a thread, where they limit how many CTAs an SM holds; 0 where they do not.
+        instructions: of a thread for a key and its value. heads_of_warps: key heads that warps take in turns; 0 where the
+            threads go over a token's heads together.
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
-    registers leave it with few, it copies keys and then values, three latencies, and they or the bytes set the pace.
+    registers are told, it copies keys and then values, a latency for each and its instructions one after the other, and they
+    or the bytes set the pace.
     """
-    threads = np.clip(row_elements, 32.0, APPEND_THREADS)
+    threads = np.clip(row_elements, float(WARP), APPEND_THREADS)
     resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
     seconds: Floats = moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / (gpu.sms * resident))
     if np.any(registers):
         resident = np.minimum(resident, np.maximum(gpu.registers_per_sm // (threads * np.maximum(registers, 1.0)), 1.0))
-        waiting = 3.0 * gpu.dram_latency_s * (1.0 + tokens / (gpu.sms * resident))
+        turns = np.maximum(np.ceil(WARP * heads_of_warps / threads), 1.0)
+        chain = (TOKEN_INSTRUCTIONS + turns * instructions) * RESULT_CYCLES / gpu.clock_hz
+        waiting = ((1.0 + 2.0 * turns) * gpu.dram_latency_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
     return seconds
 

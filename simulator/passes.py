@@ -49,10 +49,19 @@ def passes(
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
-        moving_s = memory.dram_seconds(gpu, c.append_bytes * left)
-        moving_s = np.maximum(moving_s, memory.l2_seconds(gpu, c.append_bytes, clock_hz))
-        moving_s = moving_s + _query_seconds(gpu, profile, c.rotate_bytes, clock_hz)
-        appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
+        appending_s = memory.append_seconds(
+            gpu,
+            np.maximum(
+                memory.dram_seconds(gpu, c.append_bytes * left), memory.l2_seconds(gpu, c.append_bytes, clock_hz)
+            ),
+            c.batch * c.queries,
+            c.kv_heads * c.dim,
+            c.append_registers,
+            c.append_instructions,
+            c.kv_heads if profile.heads_apart else 0.0,
+        )
+        if c.rotate_bytes.any():
+            appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
         if profile.fused_append_dim:
@@ -84,6 +93,19 @@ def _query_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_h
         return memory.dram_seconds(gpu, size_bytes)
     instructions_s = size_bytes / (profile.query_rate * gpu.sms * clock_hz)
     return np.maximum(instructions_s, memory.dram_seconds(gpu, size_bytes, 1.0))
+
+
+def _rotating_seconds(gpu: GPU, profile: KernelProfile, c: Calls, left: Floats, clock_hz: Floats) -> Floats:
+    """Time to rotate queries and to append keys and values in one pass, without launch; ``left``: share that the L2 has lost.
+
+    Threads go over the queries, 16 bytes at a time: those of every head load keys and values as well and rotate the keys, and
+    those of a group's first head store them (TensorRT-LLM's applyBiasRopeUpdateKVCacheV2). So bytes and queries pass at once.
+    """
+    moved = c.append_bytes + c.rotate_bytes
+    moving_s = np.maximum(memory.dram_seconds(gpu, moved * left), memory.l2_seconds(gpu, moved, clock_hz))
+    queries_s = _query_seconds(gpu, profile, c.rotate_bytes, clock_hz)
+    seconds: Floats = np.maximum(moving_s, queries_s) + 2.0 * gpu.dram_latency_s
+    return seconds
 
 
 def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Floats, splits: Floats) -> Floats:

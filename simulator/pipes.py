@@ -128,7 +128,7 @@ def _tile_cycles(
     if profile.loads == "exposed":
         return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
     full = combine(profile, pipes, tile.single)
-    partial = full + mask if profile.masks_in_step else combine(profile, masked, tile.single)
+    partial = full + mask if profile.mask_waits else combine(profile, masked, tile.single)
     return TileCycles(
         full=np.maximum(full, l2),
         partial=np.maximum(partial, l2),
@@ -315,7 +315,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
         longest = np.maximum(longest, part)
         total = total + part
     overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
-    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0)
+    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0) + profile.tile_wait
     return cycles
 
 

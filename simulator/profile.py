@@ -97,13 +97,14 @@ class KernelProfile:
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
             read and written in global memory for each KV tile.
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
-        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations). masks_in_step: all warps
-            of a CTA mask at once, with no work of others to hide it: a mask adds its cycles in full.
+        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
         mma_fraction: share of the tensor rate its MMA instructions reach.
-        fp8_window_axes: coordinates whose comparison takes as long as masking a score of an fp8 sliding window does beyond its
-            own (measured, where it is).
+        mask_waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
+        window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
+            score of one in fp8 takes as long as (measured, where it is).
         loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
             other CTAs of its SM hide. tile_round_trips: memory latencies that a thread then waits for with each load.
+        tile_wait: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
             dimension from which the two products of such a tile do not overlap.
@@ -127,7 +128,8 @@ class KernelProfile:
         pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
             most ``DECODE_QUERIES`` tokens) or "never".
         packs_by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
-        padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values.
+        padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values; "rows": both,
+            or at the next multiple of 128 bytes where that is less.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
         packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
             packs; with others it packs none.
@@ -143,6 +145,9 @@ class KernelProfile:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
         fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
+        heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
+        row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
+            takes the L1 a cycle (0: stores fill lines).
         rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
@@ -180,10 +185,12 @@ class KernelProfile:
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     mask_alu_per_axis: float = MASK_ALU_PER_AXIS
     mask_alu_select: float = MASK_ALU_SELECT
-    masks_in_step: bool = False
+    mask_waits: bool = False
+    window_axes: float = 0.0
     fp8_window_axes: float = 0.0
     loads: Literal["hidden", "exposed"] = "hidden"
     tile_round_trips: float = 0.0
+    tile_wait: float = 0.0
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     serial_fp8_dim: int = 1024
@@ -201,7 +208,7 @@ class KernelProfile:
     skips_windows: Literal["always", "decode"] = "always"
     pack_gqa: Literal["always", "decode", "never"] = "never"
     packs_by_copying: bool = False
-    padded: Literal["none", "values", "both"] = "none"
+    padded: Literal["none", "values", "both", "rows"] = "none"
     drops_wide_windows: bool = False
     packs_windows: bool = True
     min_packed: int = 1
@@ -220,6 +227,8 @@ class KernelProfile:
     decode_kernel: str = ""
     other_heads: str = ""
     least_share: float = 0.0
+    heads_apart: bool = False
+    row_store_bytes: float = 0.0
     fused_append_dim: int = 0
     rotates_at_once: int = 0
     warp_keys: int = 0

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .tiles import Floats, Ints
+
+EVEN = 0.125  # CTAs whose longest takes this much more than their mean no longer keep step, wave for wave
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,15 @@ def class_counts(row: Ints, classes: int) -> Ints:
     return sizes
 
 
-def makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int, longest_first: bool) -> Floats:
+def makespan(
+    cost: Floats,
+    count: Floats,
+    row: Ints,
+    servers: Floats | int,
+    longest_first: bool,
+    repeats: Floats | float = 1.0,
+    shared: NDArray[np.bool_] | bool = False,
+) -> Floats:
     """Time until the last of ``servers`` is done, per call.
 
     Args:
@@ -47,11 +58,14 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int, long
         row: index of the first class of each call (as numpy's reduceat takes it), shape (calls,).
         servers: SMs, or places for CTAs on them; of all calls or of each.
         longest_first: long CTAs are handed out first (or bins are packed ahead).
+        repeats: times that the CTAs come round in the order of the grid: heads of all sequences, each from its first Q tile on.
+        shared: servers are places on an SM: a CTA runs faster once those beside it are done.
 
     Longest first comes within rounding of its lower bounds: the mean load, and for each class the load of a server
-    that must take ceil(n/S) CTAs of at least that length, n counting this class and the longer ones. CTAs in no such
-    order end raggedly: when the first server falls idle, half of the longest CTA is left on average, unless CTAs are
-    alike, when the two orders are the same. Checked in the tests against an event simulation.
+    that must take ceil(n/S) CTAs of at least that length, n counting this class and the longer ones. In the order of the grid
+    the last CTA is a longest one. When it starts, the others are on average half done in time (sum of squares over twice the
+    sum): those of the whole head, or its S longest where it has more than S tiles. CTAs that are alike run in whole waves.
+    Where CTAs share SMs half of the longest is left. Checked in the tests against event simulations.
     """
     total = np.add.reduceat(cost * count, row)
     if row.size == 1:
@@ -60,18 +74,26 @@ def makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int, long
         running = np.cumsum(count)
         cumulative = running - np.repeat(running[row] - count[row], class_counts(row, cost.size))
     # The small number keeps a whole number of waves whole when counts are not exact.
-    each = servers if np.size(servers) == 1 else np.repeat(servers, class_counts(row, cost.size))
+    each, times = (
+        values if np.size(values) == 1 else np.repeat(values, class_counts(row, cost.size))
+        for values in (servers, repeats)
+    )
     packed = np.maximum.reduceat(np.ceil(cumulative / each - 1e-9) * cost, row)
     packed = np.maximum(packed, total / servers)
     if longest_first:
         return packed
     longest = np.maximum.reduceat(cost, row)
     ctas = np.add.reduceat(count, row)
-    mean = total / np.maximum(ctas, 1.0)
-    # How unequal the CTAs are: 0 when all are alike, 1 from where the longest is twice the mean.
-    unequal = np.minimum(1.0, 2.0 * (longest - mean) / np.maximum(longest, 1e-300))
-    ragged = np.maximum(packed, total / servers + 0.5 * longest * unequal)
-    return np.where(ctas <= servers, longest, ragged)
+    # How unequal the CTAs are: 0 when all are alike, 1 from where the longest is EVEN, or twice, above the mean.
+    above = (longest - total / np.maximum(ctas, 1.0)) / np.maximum(longest, 1e-300)
+    late = np.clip(
+        each - (cumulative - count) / times, 0.0, count / times
+    )  # CTAs of a head that run beside the last one
+    begun = np.add.reduceat(cost * cost * late, row) / np.maximum(2.0 * np.add.reduceat(cost * late, row), 1e-300)
+    tail = np.where(
+        shared, 0.5 * longest * np.minimum(1.0, 2.0 * above), (longest - begun) * np.minimum(1.0, above / EVEN)
+    )
+    return np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
 
 
 SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments", "planned", "history", "wide"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
-from attncast.simulator.conditions import append_registers, engine_conditions
+from attncast.simulator.conditions import append_thread, engine_conditions
 from attncast.simulator.forecast import forecast
 from attncast.simulator.memory import append_seconds, resident_share
 from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas
@@ -161,20 +161,33 @@ def test_merging_takes_a_turn_for_each_token_and_head_or_part():
 def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     tokens, moving = np.array([1e5]), np.array([1e-6])
 
-    def each_s(elements, registers):
+    def each_s(elements, registers, heads=0.0):
         some, more = (
-            append_seconds(GPU, moving, n * tokens, np.array([elements]), np.array([registers])) for n in (1, 2)
+            append_seconds(
+                GPU, moving, n * tokens, np.array([elements]), np.array([registers]), np.array([100.0]), heads
+            )
+            for n in (1, 2)
         )
         return float((more - some)[0]) / 1e5
 
-    assert each_s(512.0, 72.0) == pytest.approx(3 * GPU.dram_latency_s / GPU.sms)  # 65536 // (512 x 72) = 1
+    chain_s = (
+        (100 + 100) * 4 / GPU.clock_hz
+    )  # instructions of 4 cycles before the first key, and of a key and its value
+    waits_s = 3 * GPU.dram_latency_s + chain_s
+    assert each_s(512.0, 72.0) == pytest.approx(waits_s / GPU.sms)  # 65536 // (512 x 72) = 1
+    # Warps that take a head each go round twice for 17 to 32 heads.
+    assert each_s(2048.0, 72.0, 16.0) == each_s(2048.0, 72.0)
+    again_s = 2 * GPU.dram_latency_s + 100 * 4 / GPU.clock_hz
+    assert each_s(2048.0, 72.0, 17.0) == pytest.approx((waits_s + again_s) / GPU.sms)
     assert each_s(4096.0, 72.0) == each_s(512.0, 72.0)  # 512 threads at most
     assert each_s(256.0, 72.0) == pytest.approx(each_s(512.0, 72.0) / 3)  # 65536 // (256 x 72) = 3
     assert each_s(512.0, 0.0) == pytest.approx(2 * GPU.dram_latency_s / GPU.sms / 3)  # 1536 // 512 by threads
     # Many bytes hide it.
-    assert append_seconds(GPU, np.array([1.0]), tokens, np.array([512.0]), np.array([72.0]))[0] == 1.0
-    assert append_registers("vllm", 1) > append_registers("vllm", 2) > 0
-    assert append_registers("sglang", 1) == 0
+    assert append_seconds(GPU, np.array([1.0]), tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0)))[0] == 1.0
+    (narrow, more), (wide, fewer) = (append_thread("vllm", "sm_100", size) for size in (1, 2))
+    assert narrow > wide > 0
+    assert more > fewer > 0
+    assert append_thread("sglang", "sm_100", 1) == (0.0, 0.0)
 
 
 def test_appending_what_the_l2_holds_needs_no_dram():

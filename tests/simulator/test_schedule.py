@@ -54,6 +54,14 @@ def test_causal_work_matches_the_simulation_closely(tiles):
     assert model(cost, count, 132, False) == pytest.approx(shuffled, rel=0.05)
 
 
+@pytest.mark.parametrize(("tiles", "heads"), [(4, 128), (8, 48), (16, 32), (32, 100), (64, 24), (512, 4), (1024, 1)])
+def test_heads_from_their_first_tile_to_their_last_match_the_simulation(tiles, heads):
+    head = np.arange(1.0, tiles + 1) + 1.5
+    cost, count = head[::-1].copy(), np.full(tiles, float(heads))
+    ours = makespan(cost, count, ONE, 148, False, float(heads))[0]
+    assert ours == pytest.approx(simulate(np.tile(head, heads), 148), rel=0.03)
+
+
 def test_calls_do_not_mix():
     rng = np.random.default_rng(3)
     calls = [(np.sort(rng.uniform(1, 9, n))[::-1], rng.integers(1, 30, n).astype(float)) for n in (1, 5, 17)]
