@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..errors import InputError, suggest
 from ..hwmodels import GPU
-from .profile import DECODE_QUERIES, KernelProfile
+from .profile import DECODE_QUERIES, KernelProfile, load_profile
 from .workload import DTYPE_BYTES, Workload
 
 PACKAGED: Final = Path(__file__).parent / "calibrated.toml"
@@ -34,7 +34,7 @@ BOUNDS: Final[dict[str, Bounds]] = {
         0.01, 5.0, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none, more: stalls"
     ),
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
-    "tile_round_trips": Bounds(0.01, 5.0, "memory latencies a thread waits for with each load that nothing hides"),
+    "tile_round_trips": Bounds(0.01, 5.0, "memory latencies for each load that a KV tile is waited for with"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
     "query_efficiency": Bounds(0.05, 1.0, "the same where queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
@@ -52,7 +52,7 @@ class Use:
 
     Attributes:
         gpu, kernel: keys of a hardware model and a kernel profile. engine: see Conditions; "" for the kernel alone.
-        phase: "prefill", or "decode" for at most ``DECODE_QUERIES`` tokens.
+        phase: "prefill", or "decode" (see KernelProfile.decodes).
         dtype: of the products, and of the cache where it differs: "16-bit", "8-bit", "16-bit on 8-bit".
     """
 
@@ -68,7 +68,10 @@ class Use:
 
 def use_of(gpu: GPU, kernel: str, workload: Workload, engine: str) -> Use:
     """The use that a call is."""
-    phase = "decode" if workload.tokens <= DECODE_QUERIES else "prefill"
+    decodes = workload.tokens <= DECODE_QUERIES
+    if decodes and not workload.cached:  # a prompt of a few tokens: some engines run it as they run any other
+        decodes = load_profile(kernel, gpu, engine).decodes(workload.tokens, 0)
+    phase = "decode" if decodes else "prefill"
     bits, kv_bits = (int(8 * DTYPE_BYTES[dtype]) for dtype in (workload.dtype, workload.kv_dtype or workload.dtype))
     return Use(gpu.key, kernel, engine, phase, f"{bits}-bit" if bits == kv_bits else f"{bits}-bit on {kv_bits}-bit")
 

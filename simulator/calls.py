@@ -32,8 +32,8 @@ class Calls:
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA (0: not told), where loads are exposed.
-        local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
+        threads: of a CTA. cycles to spilled_bytes: see waiting.Compiled. 0: not told.
+        run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -69,7 +69,12 @@ class Calls:
     single: Floats
     tests: Floats
     threads: Floats
-    local_bytes: Floats
+    cycles: Floats
+    work_cycles: Floats
+    test_cycles: Floats
+    test_work_cycles: Floats
+    waits: Floats
+    spilled_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats
     visited: Floats
