@@ -74,6 +74,7 @@ class Calls:
     test_cycles: Floats
     test_work_cycles: Floats
     waits: Floats
+    ahead: Floats
     spilled_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats

@@ -35,7 +35,7 @@ TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
 L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
-COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "spilled_bytes")
+COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead", "spilled_bytes")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -69,6 +69,7 @@ class TileShape:
     test_cycles: Floats = field(default_factory=_none)
     test_work_cycles: Floats = field(default_factory=_none)
     waits: Floats = field(default_factory=_none)
+    ahead: Floats = field(default_factory=_none)
     spilled_bytes: Floats = field(default_factory=_none)
     latency_s: Floats = field(default_factory=_none)
 
@@ -155,10 +156,11 @@ def _chained(
     told = tile.cycles > 0  # masks, tests and spills are in what a compiler made
     per_score = np.where(told, 0.0, tile.rows * tile.keys * TEST_INSTRUCTIONS * tile.tests)
     tested = per_score / np.maximum(tile.threads, LEAST_THREADS) * INSTRUCTION_LATENCY
-    waits = tested
+    waits, arrival = tested, np.zeros_like(l2)
     if profile.chain == "loads":
-        loads = np.where(told, tile.waits, LOADS_WAITED) * tile.latency_s
-        waits = waits + profile.tile_round_trips * loads * gpu.clock_hz
+        trip = profile.tile_round_trips * tile.latency_s * gpu.clock_hz
+        waits = waits + np.where(told, tile.waits, LOADS_WAITED) * trip
+        arrival = np.where(tile.ahead > 0, trip / np.maximum(tile.ahead, 1.0), 0.0)
 
     def work(found: dict[str, Floats]) -> Floats:
         units = np.maximum.reduce([found["tensor"], found["exp"], found["smem"], l2])
@@ -168,7 +170,8 @@ def _chained(
     def alone(found: dict[str, Floats]) -> Floats:
         products = found["tensor"] if profile.operands == "async" else 0.0
         counted = profile.overlap * tile.cycles + products
-        return np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2) + waits
+        busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
+        return np.maximum(busy + waits, arrival)
 
     return TileCycles(
         full=work(pipes),

@@ -262,9 +262,8 @@ class KernelProfile:
             rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (
-                    choice.max_rows or 4 * choice.q[0]
-                ):
+                fits = rows <= (choice.max_rows or 4 * choice.q[0])
+                if fits and choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim):
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:

@@ -75,6 +75,7 @@ _COMPILED: Final = {
     "test_cycles": 1 << 20,
     "test_work_cycles": 1 << 20,
     "waits": 1024,
+    "ahead": 16,
     "spilled_bytes": 1 << 30,
 }
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")

@@ -38,6 +38,7 @@ class Compiled:
         work_cycles: the same of each CTA where an SM is full of them, over their number. test_cycles, test_work_cycles: both
             for a tile that is looked at and left.
         waits: loads of keys, values and of where they lie that the walk waits for one after the other in a KV tile.
+            ahead: KV tiles by which asynchronous loads run ahead, so that ``ahead`` tiles take no less than one memory latency.
             spilled_bytes: that a tile moves through the L2 because registers are too few.
     """
 
@@ -50,6 +51,7 @@ class Compiled:
     test_cycles: int = 0
     test_work_cycles: int = 0
     waits: float = 0.0
+    ahead: int = 0
     spilled_bytes: int = 0
 
     def residents(self, gpu: GPU) -> int:

@@ -86,7 +86,7 @@ def fitted_names(problem: Problem) -> list[str]:
         names += ["call_s", "key_s"]
     if (calls.rotate_bytes + calls.quantise_bytes).any():
         names.append("query_efficiency")
-    elif problem.profile.chain == "loads":
+    elif problem.profile.chain == "loads" and ((calls.cycles == 0) | (calls.waits > 0)).any():
         names.append("tile_round_trips")
     elif calls.append_bytes.any():
         names.append("sequence_s")
