@@ -107,7 +107,8 @@ def forecast(
     chain = chain + flat(latency + loads * trip)
     cta_count = c.count * flat(head_groups * splits)
     first = profile.order == "longest-first"
-    cycles = waiting.span_cycles(work, chain, latency, cta_count, c.row, gpu.sms, in_flight, first)
+    fills_gaps = profile.chain != "none" or profile.merge == "last"
+    cycles = waiting.span_cycles(work, chain, latency, cta_count, c.row, gpu.sms, in_flight, first, fills_gaps)
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
 

@@ -73,6 +73,7 @@ def span_cycles(
     sms: int,
     residents: Floats,
     longest_first: bool,
+    fills_gaps: bool,
 ) -> Floats:
     """SM cycles from the first CTA's start to the last one's end, per call.
 
@@ -81,13 +82,16 @@ def span_cycles(
             call lie together, longest first. count: CTAs in each class. row: index of each call's first class.
         latency: cycles of the memory latencies in a CTA's life, shape (calls,): the first fill and the last drain of an SM have
             no work of others to hide behind. residents: CTAs that an SM holds at once, shape (calls,).
+        fills_gaps: where CTAs wait longer than the others on their SM can fill, that is hidden too: in their time already. Not
+            where what is resident is tiles of one CTA that goes on.
     """
-    waited = schedule.makespan(chain, count, row, sms * residents, longest_first)
-    if (residents <= 1.0).all() and (chain >= work).all():
-        return waited
     held = np.repeat(residents, schedule.class_counts(row, chain.size))
-    # The first fill and the last drain are hidden only where CTAs wait longer than the others on their SM can fill.
+    worked = schedule.makespan(np.maximum(work, chain / held), count, row, sms, longest_first)
+    fill = np.where(residents > 1.0, latency, 0.0)
+    span: Floats = worked + fill  # no less than a chain in its own place: the fill is a whole latency
+    if not fills_gaps:
+        return span
     idle = np.maximum.reduceat(chain - held * work, row)
-    fill = np.clip(latency - idle, 0.0, latency)
-    worked = schedule.makespan(np.maximum(work, chain / held), count, row, sms, longest_first) + fill
-    return np.maximum(worked, waited)
+    span = worked + np.clip(fill - idle, 0.0, fill)
+    waited = schedule.makespan(chain, count, row, sms * residents, longest_first)
+    return np.maximum(span, waited)

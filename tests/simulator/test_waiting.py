@@ -41,7 +41,7 @@ def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) ->
 
 def span(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
     one = (np.array([value]) for value in (work, chain, 0.0, float(ctas)))
-    found = span_cycles(*one, np.array([0]), sms, np.array([float(residents)]), longest_first=False)
+    found = span_cycles(*one, np.array([0]), sms, np.array([float(residents)]), False, True)
     return float(found[0])
 
 
