@@ -208,10 +208,10 @@ def _turns(
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
-    if not profile.rotates_at_once:
+    if not profile.fused:
         return 0.0
-    alone = (c.append_bytes > 0) & (c.dim >= profile.fused_append_dim)
-    return np.where(alone, np.ceil(c.packed / profile.rotates_at_once), 0.0)
+    alone = (c.append_bytes > 0) & (c.dim >= profile.fused.from_dim)
+    return np.where(alone, np.ceil(c.packed / profile.fused.heads_at_once), 0.0)
 
 
 def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: Any, windowed: Any) -> Any:

@@ -55,8 +55,8 @@ def passes(
         appending_s = memory.append_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads * c.dim, c.append_registers)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
-        if profile.fused_append_dim:
-            pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+        if profile.fused:
+            pass_s = np.where(c.dim >= profile.fused.from_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = (

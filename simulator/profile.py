@@ -65,6 +65,15 @@ class TileChoice:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """Rotation and append inside an attention kernel: from which head dims on, and how many query heads a CTA loads and rotates
+    at a time, a memory latency each."""
+
+    from_dim: int
+    heads_at_once: int
+
+
+@dataclass(frozen=True)
 class KernelProfile:
     """How one implementation runs attention on one GPU architecture.
 
@@ -140,8 +149,7 @@ class KernelProfile:
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
-        fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
-        rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
+        fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
         query_efficiency: share of the DRAM bandwidth that rotating and quantising queries reach; None: the GPU's kernels'.
@@ -215,8 +223,7 @@ class KernelProfile:
     decode_from: Literal["tokens", "history"] = "tokens"
     other_heads: str = ""
     least_share: float = 0.0
-    fused_append_dim: int = 0
-    rotates_at_once: int = 0
+    fused: Fused | None = None
     warp_keys: int = 0
     unroll: int = 1
     query_efficiency: float | None = None
@@ -372,6 +379,8 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
+    if "fused" in table:
+        table["fused"] = Fused(**table["fused"])
     tiles, decode_tiles = (tuple(_tile_choice(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})

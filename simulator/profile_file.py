@@ -21,6 +21,7 @@ from .conditions import engine_names
 from .kernel_choice import FAMILIES
 from .profile import (
     MAX_TILE_TOKENS,
+    Fused,
     KernelProfile,
     TileChoice,
     build_profile,
@@ -50,8 +51,6 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "row_warps": (0, 32),
     "merge_trips": (0.0, 100.0),
     "part_trips": (0.0, 100.0),
-    "fused_append_dim": (0, 4096),
-    "rotates_at_once": (0, 1024),
     "warp_keys": (0, 4096),
     "unroll": (1, 64),
     "least_share": (0.0, 64.0),
@@ -166,7 +165,9 @@ def check_fields(table: Mapping[str, Any], where: str) -> None:
     for name, value in table.items():
         if name not in known:
             raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
-        if name in _TILES:
+        if name == "fused":
+            _check_fused(value, f"{where}: fused")
+        elif name in _TILES:
             _check_tiles(name, value, where)
         elif get_origin(kinds[name]) is tuple:
             _check_names(name, value, where)
@@ -249,6 +250,17 @@ def _check_tiles(name: str, value: object, where: str) -> None:
         for key in ("windowed", "cuda_cores", "single"):
             if not isinstance(choice.get(key, True), bool):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
+
+
+def _check_fused(table: object, what: str) -> None:
+    entries = tuple(item.name for item in fields(Fused))
+    if not isinstance(table, dict) or not set(entries) <= set(table):
+        raise InputError(f"{what} is {table!r}, expected e.g. {{ from_dim = 128, heads_at_once = 2 }}")
+    for key, value in table.items():
+        if key not in entries:
+            raise unknown(f"entry of {what}", key, entries)
+        if not _is_whole(value, MAX_HEAD_DIM):
+            raise InputError(f"{what}: {key} is {value!r}, expected 1 to {MAX_HEAD_DIM}")
 
 
 def _check_compiled(table: object, what: str) -> None:

@@ -40,9 +40,9 @@ def test_stalls_add_up_and_a_scoreboard_is_waited_for():
 def test_warps_fill_each_others_waits_until_a_pipe_is_full():
     waits = only_loop(line("MUFU.EX2 R1, R2", 4, writes=0), line("FADD R3, R1, R5", 6, waits=1), line("BAR.SYNC 0x0"))
     alone, two, eight, sixteen = (turn_cycles(waits, warps) for warps in (1, 2, 8, 16))
-    assert two <= alone + 8  # a second exponential, 8 cycles of its unit later
+    assert two <= alone + 9  # a second exponential, 8 cycles of its unit later, and its issue
     assert eight < 2 * two
-    assert sixteen - eight == pytest.approx(8 * 8, abs=2)  # the unit is all that counts
+    assert 8 * 8 <= sixteen - eight <= 8 * 9  # the unit is all that counts
 
 
 def test_loads_that_depend_on_each_other_are_counted():

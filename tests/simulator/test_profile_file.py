@@ -158,6 +158,8 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = 128, waits = -1 } }]",
             "waits is -1",
         ),
+        (OWN + "fused = { from_dim = 128 }", "fused is {'from_dim': 128}, expected e.g."),
+        (OWN + "fused = { from_dim = 128, heads_at_once = 0 }", "heads_at_once is 0, expected 1 to"),
         (
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { registers = 64 } }]",
             "{'registers': 64}",
