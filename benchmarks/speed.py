@@ -23,6 +23,7 @@ from attncast.simulator.einsum import bind, op_counts, parse, summary
 from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED
 from attncast.simulator.patterns.neighborhood import axis_work
+from attncast.simulator.pipes import COMPILED
 from attncast.simulator.profile import load_profile
 
 GNA = "na window=18x24x24 stride=16x8x8"
@@ -94,8 +95,7 @@ def sweep(calls: int = 100_000) -> None:
             free_s=full_like(np.inf),
             single=full_like(0),
             tests=full_like(0),
-            threads=full_like(0),
-            local_bytes=full_like(0),
+            **{name: full_like(0) for name in COMPILED},
             run_dim=full_like(128),
             run_dim_v=full_like(128),
             visited=visited,

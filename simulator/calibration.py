@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..errors import InputError, suggest
 from ..hwmodels import GPU
 from .conditions import Conditions
-from .profile import DECODE_QUERIES, KernelProfile
+from .profile import DECODE_QUERIES, KernelProfile, load_profile
 from .workload import DTYPE_BYTES, Workload
 
 PACKAGED: Final = Path(__file__).parent / "calibrated.toml"
@@ -35,7 +35,7 @@ BOUNDS: Final[dict[str, Bounds]] = {
         0.01, 5.0, "a in cycles = max(pipes) + a (sum(pipes) - max(pipes)): 0 perfect overlap, 1 none, more: stalls"
     ),
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
-    "tile_round_trips": Bounds(0.01, 5.0, "memory latencies a thread waits for with each load that nothing hides"),
+    "tile_round_trips": Bounds(0.01, 5.0, "memory latencies for each load that a KV tile is waited for with"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
     "query_rate": Bounds(0.3, 64.0, "bytes per clock of an SM at which queries are rotated or quantised"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
@@ -53,7 +53,7 @@ class Use:
 
     Attributes:
         gpu, kernel: keys of a hardware model and a kernel profile. engine: see Conditions; "" for the kernel alone.
-        phase: "prefill", or "decode" for at most ``DECODE_QUERIES`` tokens.
+        phase: "prefill", or "decode" (see KernelProfile.decodes).
         dtype: of the products, and of the cache where it differs: "16-bit", "8-bit", "16-bit on 8-bit".
     """
 
@@ -69,7 +69,10 @@ class Use:
 
 def use_of(gpu: GPU, kernel: str, workload: Workload, engine: str) -> Use:
     """The use that a call is."""
-    phase = "decode" if workload.tokens <= DECODE_QUERIES else "prefill"
+    decodes = workload.tokens <= DECODE_QUERIES
+    if decodes and not workload.cached:  # a prompt of a few tokens: some engines run it as they run any other
+        decodes = load_profile(kernel, gpu, engine).decodes(workload.tokens, 0)
+    phase = "decode" if decodes else "prefill"
     bits, kv_bits = (int(8 * DTYPE_BYTES[dtype]) for dtype in (workload.dtype, workload.kv_dtype or workload.dtype))
     return Use(gpu.key, kernel, engine, phase, f"{bits}-bit" if bits == kv_bits else f"{bits}-bit on {kv_bits}-bit")
 
@@ -115,18 +118,19 @@ def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]
     return profile, gpu
 
 
-def told_constants(profile: KernelProfile, appends: bool, converts: bool) -> list[str]:
+def told_constants(profile: KernelProfile, appends: bool, converts: bool, waits: bool = True) -> list[str]:
     """The constants that calls of a kernel can tell: six at most.
 
     An engine's call has its own costs: ``appends`` where it writes new keys to a cache, ``converts`` where it rotates or
-    quantises queries. How fast it does that matters more than what a sequence costs.
+    quantises queries. How fast it does that matters more than what a sequence costs. ``waits`` where a chain of loads is
+    waited for.
     """
     names = ["overlap", "round_trips", "dram_efficiency"]
     if appends:
         names += ["call_s", "key_s"]
     if converts:
         names.append("query_rate")
-    elif profile.loads == "exposed":
+    elif profile.chain == "loads" and waits:
         names.append("tile_round_trips")
     elif appends:
         names.append("sequence_s")

@@ -8,14 +8,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..hwmodels import GPU
-from . import memory
+from . import memory, pipes
 from .calls import Calls
 from .cascade_call import CascadeWork
 from .clock import FREE_S, SERVING_FREE_S
 from .conditions import Conditions, apart_s, append_thread
 from .forecast import packed_heads
 from .patterns import Band, Pattern
-from .profile import DECODE_QUERIES, MAX_TILE_TOKENS, KernelProfile, TileChoice
+from .profile import MAX_TILE_TOKENS, KernelProfile, TileChoice
 from .tile_choice import tile_choice, windowed
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
@@ -49,7 +49,11 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     """Query heads that a kernel packs into its Q tiles: bands only, other patterns have a tile for each head."""
     if not isinstance(pattern, Band):
         return 1
-    return int(packed_heads(profile, workload.tokens, workload.gqa_ratio, windowed(profile, pattern, workload)))
+    return int(
+        packed_heads(
+            profile, workload.tokens, workload.cached, workload.gqa_ratio, windowed(profile, pattern, workload)
+        )
+    )
 
 
 def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
@@ -110,7 +114,7 @@ def single_call(
         "tile_q": tile_q,
         "tile_kv": math.prod(kv_tile),
         "packed": packed_rows(profile, pattern, w),
-        "in_flight": choice.in_flight if choice else 0,
+        "in_flight": _residents(gpu, choice),
         "axes": pattern.axes + _window_axes(profile, pattern, w),
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,
@@ -128,8 +132,7 @@ def single_call(
         "free_s": SERVING_FREE_S if conditions.engine else FREE_S,
         "single": choice.single if choice else False,
         "tests": tests_tiles(profile, pattern, w),
-        "threads": choice.threads if choice else 0,
-        "local_bytes": choice.local_bytes if choice else 0,
+        **_compiled(choice),
         "run_dim": w.head_dim if profile.padded in ("none", "values") else _padded(profile, w.head_dim, w),
         "run_dim_v": w.dim_v if profile.padded == "none" else _padded(profile, w.dim_v, w),
     }
@@ -147,7 +150,9 @@ def single_call(
 def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
     """Whether a kernel looks at every KV tile up to the diagonal to learn whether it lies in a window."""
     return (
-        profile.skips_windows == "decode" and workload.tokens > DECODE_QUERIES and windowed(profile, pattern, workload)
+        profile.skips_windows == "decode"
+        and not profile.decodes(workload.tokens, workload.cached)
+        and windowed(profile, pattern, workload)
     )
 
 
@@ -159,6 +164,19 @@ def _own_choice(profile: KernelProfile, pattern: Pattern, w: Workload, tiles: tu
     return choice if (choice.q, choice.kv) == tiles else None
 
 
+def _residents(gpu: GPU, choice: TileChoice | None) -> int:
+    """CTAs that share an SM: as the profile tells, else as registers and memory leave room for; 0 where neither is known."""
+    if choice is None or choice.in_flight or not (choice.compiled and choice.compiled.registers):
+        return choice.in_flight if choice else 0
+    return choice.compiled.residents(gpu)
+
+
+def _compiled(choice: TileChoice | None) -> dict[str, float]:
+    """What a compiler said of a KV tile."""
+    said = choice.compiled if choice else None
+    return {name: getattr(said, name) if said else 0 for name in pipes.COMPILED}
+
+
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
     """What masking a window costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
     cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
@@ -168,7 +186,7 @@ def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float
 def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
     """Bytes per element of keys and values as the kernel reads them, the mean of cached and new ones."""
     cached = DTYPE_BYTES[w.kv_dtype or w.dtype]
-    new = DTYPE_BYTES[w.dtype] if profile.prefill_reads == "new" and w.tokens > DECODE_QUERIES else cached
+    new = DTYPE_BYTES[w.dtype] if profile.prefill_reads == "new" and not profile.decodes(w.tokens, w.cached) else cached
     return cached + (new - cached) * min(w.tokens / w.kv_tokens, 1.0)
 
 

@@ -33,8 +33,8 @@ class Calls:
         free_s: seconds of a call before the power limit lowers the clock.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA (0: not told), where loads are exposed.
-        local_bytes: bytes of spilled registers that a KV tile moves. run_dim, run_dim_v: head dims run, padding included.
+        threads: of a CTA. cycles to spilled_bytes: see waiting.Compiled. 0: not told.
+        run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -72,7 +72,13 @@ class Calls:
     single: Floats
     tests: Floats
     threads: Floats
-    local_bytes: Floats
+    cycles: Floats
+    work_cycles: Floats
+    test_cycles: Floats
+    test_work_cycles: Floats
+    waits: Floats
+    ahead: Floats
+    spilled_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats
     visited: Floats

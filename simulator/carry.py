@@ -93,7 +93,7 @@ def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, rel
     if name == "round_trips":
         return weight * OTHER_BUILD
     # What a CTA waits for with each load and how its pipes overlap stand in for each other: both carry, whatever the tiles.
-    return weight if profile.loads == relative.loads == "exposed" else 0.0
+    return weight if profile.chain == relative.chain == "loads" else 0.0
 
 
 def _program(profile: KernelProfile) -> tuple[object, ...]:

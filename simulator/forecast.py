@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hwmodels import GPU
-from . import clock, memory, pipes, schedule
+from . import clock, memory, pipes, schedule, waiting
 from .calls import Calls, Costs
 from .passes import passes
 from .pipes import TileShape
-from .profile import DECODE_QUERIES, KernelProfile
+from .profile import KernelProfile
 from .tile_operations import TileOperations
 from .tiles import Floats
 
-L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 _NEVER = np.zeros(1, dtype=np.bool_)
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
@@ -52,7 +51,8 @@ def forecast(
     head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed)
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
-    mma_rows = np.where(c.queries <= DECODE_QUERIES, rows, np.maximum(rows, profile.mma_rows))
+    decodes = profile.decodes(c.queries, c.keys - c.queries)
+    mma_rows = np.where(decodes, rows, np.maximum(rows, profile.mma_rows))
 
     # CTAs, which step 5 puts on SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
@@ -61,7 +61,7 @@ def forecast(
     ctas = q_tiles * head_groups
     captured = _NEVER
     if profile.captured_tokens:
-        captured = (c.graph > 0) & (c.queries <= DECODE_QUERIES) & (c.batch * c.queries <= profile.captured_tokens)
+        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= profile.captured_tokens)
     in_flight = np.where(c.in_flight > 0, c.in_flight, profile.in_flight)
     wide: Floats | float = 1.0
     if profile.split_rule == "wide":
@@ -73,36 +73,36 @@ def forecast(
     shape = TileShape(
         rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
     )
-    if profile.loads == "exposed":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _waiting(gpu, c, shape, ctas * splits)
+    if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
+        shape = _loading(gpu, profile, c, shape)
     elif profile.cta_overlap:
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
     # Step 4: cycles of a full and of a partial tile.
-    work = operations or profile.operations
     if tile is None:
-        tile = pipes.tile_cycles(gpu, profile, work, shape, c.tensor_rate)
+        tile = pipes.tile_cycles(gpu, profile, operations or profile.operations, shape, c.tensor_rate)
 
     # Step 5: CTAs over SMs.
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
-    busy = (c.visited - masked) * flat(tile.full) + masked * flat(tile.partial)
-    if c.tested.any():
-        busy = busy + c.tested * flat(tile.tested)
-    if profile.warp_keys:
-        begun = np.ceil(c.keys / profile.warp_keys) * profile.warp_keys
-        busy = busy * flat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)))
-    if profile.unroll > 1:
-        turns, loads = _turns(profile, c, longest, splits, wide)
-        busy = busy * flat(turns / np.maximum(longest, 1.0))
-    elif (splits > 1).any():  # each part takes whole tiles
-        share = np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
-        if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
-            mean = np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0)
-            share = np.minimum(share, flat(mean))
-        busy = busy * share
+    share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
+
+    def cycles_of(full: Floats, partial: Floats, tested: Floats) -> Floats:
+        found = (c.visited - masked) * flat(full) + masked * flat(partial)
+        return (found + c.tested * flat(tested) if c.tested.any() else found) * share
+
+    work = chain = cycles_of(tile.full, tile.partial, tile.tested)
     if np.any(tile.first_saves):
-        busy = busy - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
-    # A chain of memory latencies, then the output of the CTA leaves through its SM's share of the L2.
+        work = chain = work - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
+    if tile.chain is not None:
+        chain = cycles_of(*tile.chain)
+        if not c.in_flight.all():
+            fitting = np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape))
+            if profile.cta_overlap:
+                fitting = np.minimum(fitting, shape.resident)
+            in_flight = np.where(c.in_flight > 0, in_flight, fitting)
+        if profile.chain == "pipes":
+            chain = chain * flat(np.where(c.in_flight > 0, 1.0, in_flight))
+    # Memory latencies one after the other, then the output of the CTA leaves through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     written = rows * c.dim_v * output_bytes
@@ -111,38 +111,17 @@ def forecast(
     output_cycles = memory.l2_cycles(gpu, written)
     if profile.row_store_bytes:
         output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
-    trips = profile.round_trips + _rotation_trips(profile, c)
-    latency = trips * gpu.dram_latency_s * highest_hz + output_cycles
+    trip = gpu.dram_latency_s * highest_hz
+    latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
     if profile.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
-    # CTAs in flight on an SM hide each other's latencies, down to what the pipes need.
-    waiting = flat(latency)
-    if profile.unroll > 1:
-        waiting = waiting + flat(loads * gpu.dram_latency_s * highest_hz)
-    per_cta = np.maximum(busy, (busy + waiting) / flat(in_flight))
-    places: Floats | int = gpu.sms
-    # Where latencies are hidden, the first fill and the last drain still have nothing to hide behind.
-    exposed = np.where(in_flight > 1, latency, 0.0)
-    if profile.latency_bound:
-        # A CTA takes its own time in a place on an SM; where a tile says how many CTAs fit, they hide latencies as above.
-        waits = c.in_flight == 0
-        fitting = pipes.resident_ctas(gpu, profile, shape)
-        if profile.cta_overlap:
-            fitting = np.minimum(fitting, shape.resident)
-        in_flight = np.where(waits, np.minimum(in_flight, fitting), in_flight)
-        per_cta = np.where(flat(waits), busy * flat(in_flight) + flat(latency), per_cta)
-        places, exposed = np.where(waits, gpu.sms * in_flight, gpu.sms), np.where(waits, 0.0, exposed)
-    if profile.merge == "last":
-        # Not where CTAs of few tiles wait longer than the others on their SM can fill: then it is in their time already.
-        idle = np.maximum.reduceat(busy + waiting - flat(in_flight) * busy, c.row)
-        exposed = np.maximum(exposed - np.maximum(idle, 0.0), 0.0)
-    cta_count = c.count * flat(head_groups * splits)
-    longest_first = profile.order == "longest-first"
-    span = schedule.makespan(
-        per_cta, cta_count, c.row, places, longest_first, head_groups * splits, np.asarray(places > gpu.sms)
-    )
-    cycles = span + exposed
-    steady = np.add.reduceat(busy * c.count, c.row) * head_groups * splits / gpu.sms
+    chain = chain + flat(latency + loads * trip)
+    heads = head_groups * splits
+    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
+    fills_gaps = profile.chain != "none" or profile.merge == "last"
+    cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
+    beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
+    steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
 
     # The clock under power: all rates but DRAM's follow it.
     tiles_per_sm = tiles_visited * head_groups / gpu.sms
@@ -167,7 +146,7 @@ def forecast(
         # Memory paces all waves but the last, in which a CTA takes its own time, however few they are.
         slots = gpu.sms * in_flight
         before = np.floor(np.maximum(ctas * splits - 1.0, 0.0) / slots) * slots / (ctas * splits)
-        alone_s = np.maximum.reduceat(per_cta, c.row) * in_flight / clock_hz
+        alone_s = np.maximum.reduceat(np.maximum(chain, work * flat(in_flight)), c.row) / clock_hz
         run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
 
     # Step 7: launch, and the passes around the kernel.
@@ -195,8 +174,32 @@ def forecast(
     limits["l2"], limits["dram"] = l2_s, dram_s
     return Costs(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
-        per_cta if isinstance(places, int) else per_cta * flat(gpu.sms / places), cta_count, exposed / clock_hz, compute_s,
+        np.maximum(work, chain / flat(beside)), grid.count, np.where(beside > 1.0, latency, 0.0) / clock_hz, compute_s,
     )  # fmt: skip
+
+
+def _share(
+    gpu: GPU, profile: KernelProfile, c: Calls, longest: Floats, ctas: Floats, splits: Floats, wide: Floats | float
+) -> tuple[Floats | float, Floats | float]:
+    """Share of its Q tile's cycles that a CTA takes, where keys are split or threads end early: per class, or 1.
+
+    Also the loads that it waits for, per call, where threads take keys in turns.
+    """
+    sizes = schedule.class_counts(c.row, c.visited.size)
+    share: Floats | float = 1.0
+    loads: Floats | float = 0.0
+    if profile.warp_keys:
+        begun = np.ceil(c.keys / profile.warp_keys) * profile.warp_keys
+        share = np.repeat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)), sizes)
+    if profile.unroll > 1:
+        turns, loads = _turns(profile, c, longest, splits, wide)
+        share = share * np.repeat(turns / np.maximum(longest, 1.0), sizes)
+    elif (splits > 1).any():  # each part takes whole tiles
+        parts = np.ceil(c.visited / np.repeat(splits, sizes)) / np.maximum(c.visited, 1.0)
+        if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
+            parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
+        share = share * parts
+    return share, loads
 
 
 def _turns(
@@ -216,20 +219,20 @@ def _turns(
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
-    if not profile.rotates_at_once:
+    if not profile.fused:
         return 0.0
-    alone = (c.append_bytes > 0) & (c.dim >= profile.fused_append_dim)
-    return np.where(alone, np.ceil(c.packed / profile.rotates_at_once), 0.0)
+    alone = (c.append_bytes > 0) & (c.dim >= profile.fused.from_dim)
+    return np.where(alone, np.ceil(c.packed / profile.fused.heads_at_once), 0.0)
 
 
-def packed_heads(profile: KernelProfile, queries: Any, gqa_ratio: Any, windowed: Any) -> Any:
+def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: Any, windowed: Any) -> Any:
     """Query heads that share keys and whose rows lie beside each other in a Q tile: all that share, or 1.
 
     1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numbers
     or arrays.
     """
-    most_queries = {"always": np.inf, "decode": DECODE_QUERIES, "never": 0}[profile.pack_gqa]
-    packs = (queries <= most_queries) & (gqa_ratio >= profile.min_packed) & (gqa_ratio <= profile.max_packed)
+    some = {"always": True, "decode": profile.decodes(queries, cached), "never": False}[profile.pack_gqa]
+    packs = some & (gqa_ratio >= profile.min_packed) & (gqa_ratio <= profile.max_packed)
     if not profile.packs_windows:
         packs = packs & (windowed == 0)
     return np.where(packs, gqa_ratio, 1)
@@ -260,17 +263,14 @@ def _traffic(
     )
 
 
-def _waiting(gpu: GPU, c: Calls, shape: TileShape, ctas: Floats) -> TileShape:
-    """The tile with what a CTA waits for, and how many share an SM and fill the gaps."""
+def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape) -> TileShape:
+    """The tile with what a CTA waits for."""
     cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
-    from_l2 = (c.queries > DECODE_QUERIES) | ((c.warm > 0) & (cached <= gpu.l2_effective_bytes))
-    return replace(
-        shape,
-        tests=c.tests,
-        local_bytes=c.local_bytes,
-        latency_s=gpu.dram_latency_s * np.where(from_l2, L2_LATENCY, 1.0),
-        resident=np.clip(ctas / gpu.sms, 1.0, np.maximum(c.in_flight, 1.0)),
-    )
+    decodes = profile.decodes(c.queries, c.keys - c.queries)
+    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), 1.0)
+    latency_s = gpu.dram_latency_s * (1.0 - (1.0 - pipes.L2_LATENCY) * from_l2)
+    compiled = {name: getattr(c, name) for name in pipes.COMPILED}
+    return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
 
 
 def _parts(
@@ -298,6 +298,8 @@ def _parts(
         all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule == "balanced" else None
         splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
     if profile.split_kv != "always":
-        few = {"packed": c.packed > 1, "decode": c.queries <= DECODE_QUERIES}.get(profile.split_kv, False)
+        few = {"packed": c.packed > 1, "decode": profile.decodes(c.queries, c.keys - c.queries)}.get(
+            profile.split_kv, False
+        )
         splits = np.where(few, splits, 1.0)
     return splits

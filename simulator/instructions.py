@@ -85,9 +85,4 @@ TEST_INSTRUCTIONS = 15.0
 INSTRUCTION_LATENCY = 8.0
 RESULT_CYCLES = 4.0  # until the next instruction may use a result (the same, least of 4 to 5)
 
-# Share of its L2 bandwidth at which an SM saves and restores spilled registers, which its warps wait for: 0.3 to 1 on RTX PRO
-# 6000, 0.4 to 0.6 on H100 and B200, by tiles of SGLang's extend kernel with spills against those without.
-LOCAL_RATE = 0.5
-
-LOAD_BYTES = 16.0  # most that one load instruction of a thread takes
 LEAST_THREADS = 128.0  # of a CTA whose threads no profile tells

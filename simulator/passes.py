@@ -64,8 +64,8 @@ def passes(
             appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
-        if profile.fused_append_dim:
-            pass_s = np.where(c.dim >= profile.fused_append_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+        if profile.fused:
+            pass_s = np.where(c.dim >= profile.fused.from_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = once_s + _query_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s

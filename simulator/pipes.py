@@ -24,8 +24,6 @@ from .instructions import (
     EMULATED_EXP_FP32,
     INSTRUCTION_LATENCY,
     LEAST_THREADS,
-    LOAD_BYTES,
-    LOCAL_RATE,
     TEST_INSTRUCTIONS,
     WIDEN_ALU,
 )
@@ -37,6 +35,9 @@ from .tiles import Floats
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
 WARP = 32
+L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
+LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
+COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead", "spilled_bytes")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -50,9 +51,9 @@ class TileShape:
     head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
     and 1 where the CTA has no other Q tile to alternate with.
 
-    ``threads`` of the CTA, and ``resident``, the CTAs that share an SM, 1 or more (0: not told). Where loads are exposed
-    also, as in Calls: whether it is tested for lying in a window, the bytes of its spilled registers; and the latency of the
-    memory that keys and values come from.
+    ``threads`` of the CTA, and ``resident``, the CTAs that share an SM, 1 or more (0: not told). Where a CTA waits for loads
+    also, as in Calls: whether it is tested for lying in a window, and what a compiler told; and the latency of the memory that
+    keys and values come from.
     """
 
     rows: Floats
@@ -66,7 +67,13 @@ class TileShape:
     single: Floats = field(default_factory=_none)
     threads: Floats = field(default_factory=_none)
     tests: Floats = field(default_factory=_none)
-    local_bytes: Floats = field(default_factory=_none)
+    cycles: Floats = field(default_factory=_none)
+    work_cycles: Floats = field(default_factory=_none)
+    test_cycles: Floats = field(default_factory=_none)
+    test_work_cycles: Floats = field(default_factory=_none)
+    waits: Floats = field(default_factory=_none)
+    ahead: Floats = field(default_factory=_none)
+    spilled_bytes: Floats = field(default_factory=_none)
     latency_s: Floats = field(default_factory=_none)
     resident: Floats = field(default_factory=_none)
 
@@ -77,6 +84,7 @@ class TileCycles:
 
     Attributes:
         full, partial: a tile without and with an element mask, all pipes together. tested: one that is looked at and left.
+        chain: all three for a CTA alone, where that is longer (see waiting).
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
         l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others.
     """
@@ -89,6 +97,7 @@ class TileCycles:
     l2_bytes: Floats
     tested: Floats = field(default_factory=_none)
     first_saves: Floats | float = 0.0
+    chain: tuple[Floats, Floats, Floats] | None = None
 
 
 def tile_cycles(
@@ -125,8 +134,8 @@ def _tile_cycles(
     moved = l2_bytes_per_tile(profile, tile)
     l2 = memory.l2_cycles(gpu, moved)
     masked = {**pipes, "alu": pipes["alu"] + mask}
-    if profile.loads == "exposed":
-        return _exposed(gpu, profile, tile, pipes, masked, mask, moved)
+    if profile.chain != "none":
+        return _chained(gpu, profile, tile, pipes, masked, mask, moved)
     full = combine(profile, pipes, tile.single)
     partial = full + mask if profile.mask_waits else combine(profile, masked, tile.single)
     return TileCycles(
@@ -154,7 +163,7 @@ def _shared(gpu: GPU, profile: KernelProfile, tile: TileShape) -> KernelProfile:
     return profile
 
 
-def _exposed(
+def _chained(
     gpu: GPU,
     profile: KernelProfile,
     tile: TileShape,
@@ -163,27 +172,37 @@ def _exposed(
     mask: Floats,
     moved: Floats,
 ) -> TileCycles:
-    """Cycles where a CTA waits for its keys and values and for spilled registers: only other CTAs of its SM fill the gaps."""
-    l2 = memory.l2_cycles(gpu, moved)
-    memory_pipes = {"l2": l2, "local": memory.l2_cycles(gpu, tile.local_bytes) / LOCAL_RATE}
-    tested = test_cycles(tile)
-    loads = moved / (LOAD_BYTES * np.maximum(tile.threads, LEAST_THREADS))  # of each thread
-    waits = profile.tile_round_trips * loads * tile.latency_s * gpu.clock_hz + tested * tile.tests
+    """Work and chain of a KV tile where a CTA waits for itself (see waiting)."""
+    l2 = memory.l2_cycles(gpu, moved + tile.spilled_bytes)
+    told = tile.cycles > 0  # masks, tests and spills are in what a compiler made
+    per_score = np.where(told, 0.0, tile.rows * tile.keys * TEST_INSTRUCTIONS * tile.tests)
+    tested = per_score / np.maximum(tile.threads, LEAST_THREADS) * INSTRUCTION_LATENCY
+    waits, arrival = tested, np.zeros_like(l2)
+    if profile.chain == "loads":
+        trip = profile.tile_round_trips * tile.latency_s * gpu.clock_hz
+        waits = waits + np.where(told, tile.waits, LOADS_WAITED) * trip
+        arrival = np.where(tile.ahead > 0, trip / np.maximum(tile.ahead, 1.0), 0.0)
 
-    def shared(found: dict[str, Floats]) -> Floats:
-        found = {**found, **memory_pipes}
-        alone = combine(profile, found, tile.single) + waits
-        together: Floats = np.maximum.reduce([alone / tile.resident, *found.values()])
-        return together
+    def work(found: dict[str, Floats]) -> Floats:
+        units = np.maximum.reduce([found["tensor"], found["exp"], found["smem"], l2])
+        counted = np.maximum(units, profile.overlap * tile.work_cycles)
+        return np.where(told, counted, np.maximum.reduce([units, *found.values()]))
+
+    def alone(found: dict[str, Floats]) -> Floats:
+        products = found["tensor"] if profile.operands == "async" else 0.0
+        counted = profile.overlap * tile.cycles + products
+        busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
+        return np.maximum(busy + waits, arrival)
 
     return TileCycles(
-        full=shared(pipes),
-        partial=shared(masked),
-        pipes={**pipes, "local": memory_pipes["local"]},
+        full=work(pipes),
+        partial=work(masked),
+        pipes=pipes,
         mask=mask,
         l2=l2,
         l2_bytes=moved,
-        tested=tested / tile.resident,
+        tested=np.where(told, profile.overlap * tile.test_work_cycles, per_score / gpu.alu_per_clock_per_sm),
+        chain=(alone(pipes), alone(masked), np.where(told, profile.overlap * tile.test_cycles, tested)),
     )
 
 
@@ -308,7 +327,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
         parts = [np.maximum(pipes["tensor"], pipes["smem"]), pipes["exp"], pipes["fp32"], pipes["alu"]]
     else:
         parts = [pipes[name] for name in PIPES]
-    parts += [pipes[name] for name in ("spill", "l2", "local") if name in pipes]
+    parts += [pipes[name] for name in ("spill", "l2") if name in pipes]
     longest: Floats = parts[0]
     total: Floats = parts[0]
     for part in parts[1:]:
@@ -317,12 +336,6 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
     overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
     cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0) + profile.tile_wait
     return cycles
-
-
-def test_cycles(tile: TileShape) -> Floats:
-    """Cycles that a CTA takes to learn that a KV tile lies outside of its window: one chain of instructions."""
-    scores_per_thread = tile.rows * tile.keys / np.maximum(tile.threads, LEAST_THREADS)
-    return scores_per_thread * TEST_INSTRUCTIONS * INSTRUCTION_LATENCY
 
 
 def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:

@@ -17,6 +17,7 @@ from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .schedule import SplitRule
 from .tile_operations import TileOperations, library_operations
 from .tiles import KvTiling
+from .waiting import Compiled
 from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
@@ -36,8 +37,7 @@ class TileChoice:
     multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the
     kernel's overlap assumes.
 
-    ``threads`` of a CTA (0: not told). Where loads are exposed, also what the compiler says: ``local_bytes`` that a KV tile
-    moves because registers are too few.
+    ``compiled``: what a compiler says of its CTA.
     """
 
     max_head_dim: int
@@ -51,8 +51,7 @@ class TileChoice:
     in_flight: int = 0
     cuda_cores: bool = False
     single: bool = False
-    threads: int = 0
-    local_bytes: float = 0.0
+    compiled: Compiled | None = None
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool, value_dim: int = 0) -> bool:
         """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
@@ -63,6 +62,15 @@ class TileChoice:
             and kv_dtype in (self.kv_dtypes or (kv_dtype,))
             and self.windowed in (None, windowed)
         )
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Rotation and append inside an attention kernel: from which head dims on, and how many query heads a CTA loads and rotates
+    at a time, a memory latency each."""
+
+    from_dim: int
+    heads_at_once: int
 
 
 @dataclass(frozen=True)
@@ -102,8 +110,11 @@ class KernelProfile:
         mask_waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
-        loads: "hidden" behind the work on earlier tiles, or "exposed": a CTA waits for each tile's keys and values, which only
-            other CTAs of its SM hide. tile_round_trips: memory latencies that a thread then waits for with each load.
+        chain: what a CTA does one after the other in each KV tile, while only other CTAs of its SM work (see waiting): "none",
+            its warps or tiles taking turns; "pipes", its products, softmax and reductions, so that it takes as long alone as
+            beside the others that are there; or "loads", its loads too, no stage being ahead. tile_round_trips: memory
+            latencies for each load that it waits for. Where a compiler told how long a tile takes, overlap is how many times
+            that it takes.
         tile_wait: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
@@ -112,15 +123,13 @@ class KernelProfile:
         overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
             see overlap_source.
         order: "longest-first" or "launch" (in the order of the grid).
-        in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM.
+        in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM; with a chain no more than its
+            shared memory holds Q, K and V tiles of.
         prefill_reads: where a prefill finds its new keys and values: in the "cache", or as the layer before hands them over
             ("new"), in the dtype of its products.
         merge_trips: memory latencies that a CTA of the kernel that merges split keys takes over a token and head, of which it
             merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
             after the other.
-        latency_bound: a warp waits for its own instructions, one after the other, so that a CTA takes as long alone on an SM as
-            beside the others that fit: ``in_flight`` of them, or fewer where shared memory holds fewer Q, K and V tiles (or
-            there are fewer CTAs, where cta_overlap says what one does alone).
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped
@@ -141,14 +150,15 @@ class KernelProfile:
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
         merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
             ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
+        decode_from: what makes a call decoding: at most ``DECODE_QUERIES`` "tokens", or also a "history": a prompt, however
+            short, is none.
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
-        fused_append_dim: head dims from which the kernel itself rotates and appends, without a pass before it (0: none).
+        fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
         heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
         row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
             takes the L1 a cycle (0: stores fill lines).
-        rotates_at_once: query heads that such a CTA loads and rotates at a time, a memory latency each (0: all).
         warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
         query_rate: bytes per clock of each SM that rotating and quantising queries reach; None: as fast as DRAM moves them.
@@ -188,7 +198,7 @@ class KernelProfile:
     mask_waits: bool = False
     window_axes: float = 0.0
     fp8_window_axes: float = 0.0
-    loads: Literal["hidden", "exposed"] = "hidden"
+    chain: Literal["none", "pipes", "loads"] = "none"
     tile_round_trips: float = 0.0
     tile_wait: float = 0.0
     transposes_fp8: bool = False
@@ -198,7 +208,6 @@ class KernelProfile:
     emulated_exp: float = 0.0
     order: Literal["longest-first", "launch"] = "launch"
     in_flight: int = 1
-    latency_bound: bool = False
     prefill_reads: Literal["cache", "new"] = "cache"
     merge_trips: float = 0.0
     part_trips: float = 0.0
@@ -225,12 +234,12 @@ class KernelProfile:
     merge_columns: int = 0
     permute: bool = False
     decode_kernel: str = ""
+    decode_from: Literal["tokens", "history"] = "tokens"
     other_heads: str = ""
     least_share: float = 0.0
     heads_apart: bool = False
     row_store_bytes: float = 0.0
-    fused_append_dim: int = 0
-    rotates_at_once: int = 0
+    fused: Fused | None = None
     warp_keys: int = 0
     unroll: int = 1
     query_rate: float | None = None
@@ -256,6 +265,7 @@ class KernelProfile:
         kv_dtype: str | None = None,
         windowed: bool = False,
         value_dim: int = 0,
+        cached: int = 1,
     ) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
@@ -264,19 +274,19 @@ class KernelProfile:
             packed: query heads that share keys, which a kernel that packs them puts into one tile.
             dtype, kv_dtype: of the products, and of keys and values where that differs.
             windowed: whether the call has a sliding window. value_dim: head dimension of values (0: that of keys).
+            cached: tokens already cached.
 
         Raises:
             InputError: the kernel has no such tile.
         """
         rows = math.inf
         if axes == 1 and queries is not None:
-            decodes = queries <= DECODE_QUERIES
+            decodes = bool(self.decodes(queries, cached))
             rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (
-                    choice.max_rows or 4 * choice.q[0]
-                ):
+                fits = rows <= (choice.max_rows or 4 * choice.q[0])
+                if fits and choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim):
                     return choice
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
@@ -289,6 +299,11 @@ class KernelProfile:
                 f"{self.title} has no {axes}-D tile for head dim {head_dim}: expected at most {fitting[-1].max_head_dim}"
             )
         raise InputError(f"{self.title} has no {axes}-D tiles")
+
+    def decodes(self, queries: Any, cached: Any) -> Any:
+        """Whether a call of so many new tokens, after so many cached ones, decodes. Takes numbers or arrays."""
+        few = queries <= DECODE_QUERIES
+        return few & (cached > 0) if self.decode_from == "history" else few
 
     @property
     def max_head_dim(self) -> int:
@@ -380,6 +395,8 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
     extra = set(table) - {item.name for item in fields(KernelProfile)}
     if extra:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
+    if "fused" in table:
+        table["fused"] = Fused(**table["fused"])
     tiles, decode_tiles = (tuple(_tile_choice(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
@@ -387,4 +404,6 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
 
 def _tile_choice(table: Mapping[str, Any]) -> TileChoice:
     values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in table.items()}
+    if "compiled" in values:
+        values["compiled"] = Compiled(**values["compiled"])
     return TileChoice(**values)

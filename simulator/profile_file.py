@@ -21,6 +21,7 @@ from .conditions import engine_names
 from .kernel_choice import FAMILIES
 from .profile import (
     MAX_TILE_TOKENS,
+    Fused,
     KernelProfile,
     TileChoice,
     build_profile,
@@ -53,8 +54,6 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "row_warps": (0, 32),
     "merge_trips": (0.0, 100.0),
     "part_trips": (0.0, 100.0),
-    "fused_append_dim": (0, 4096),
-    "rotates_at_once": (0, 1024),
     "warp_keys": (0, 4096),
     "unroll": (1, 64),
     "least_share": (0.0, 64.0),
@@ -67,7 +66,20 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "captured_splits": (1, 128),
     "sequences_walked": (0, 1024),
 }
-MAX_THREADS: Final = 1024  # of a CTA
+# Most of what a compiler says of a CTA.
+_COMPILED: Final = {
+    "threads": 1024,
+    "registers": 255,
+    "shared_bytes": 1 << 20,
+    "tensor_bytes": 1 << 20,
+    "cycles": 1 << 20,
+    "work_cycles": 1 << 20,
+    "test_cycles": 1 << 20,
+    "test_work_cycles": 1 << 20,
+    "waits": 1024,
+    "ahead": 16,
+    "spilled_bytes": 1 << 30,
+}
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "dtypes": lambda: DTYPE_BYTES,
@@ -156,7 +168,9 @@ def check_fields(table: Mapping[str, Any], where: str) -> None:
     for name, value in table.items():
         if name not in known:
             raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
-        if name in _TILES:
+        if name == "fused":
+            _check_fused(value, f"{where}: fused")
+        elif name in _TILES:
             _check_tiles(name, value, where)
         elif get_origin(kinds[name]) is tuple:
             _check_names(name, value, where)
@@ -234,14 +248,36 @@ def _check_tiles(name: str, value: object, where: str) -> None:
                 _check_names(key, choice[key], where)
         if not _is_whole(choice.get("in_flight", 1), 64):
             raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
-        if not _is_whole(choice.get("threads", 1), MAX_THREADS):
-            raise InputError(f"{where}: threads in {name} is {choice['threads']!r}, expected 1 to {MAX_THREADS}")
-        spilled = choice.get("local_bytes", 0)
-        if not isinstance(spilled, int | float) or isinstance(spilled, bool) or not 0 <= spilled < math.inf:
-            raise InputError(f"{where}: local_bytes in {name} is {spilled!r}, expected bytes, 0 or more")
+        if "compiled" in choice:
+            _check_compiled(choice["compiled"], f"{where}: compiled in {name}")
         for key in ("windowed", "cuda_cores", "single"):
             if not isinstance(choice.get(key, True), bool):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
+
+
+def _check_fused(table: object, what: str) -> None:
+    entries = tuple(item.name for item in fields(Fused))
+    if not isinstance(table, dict) or not set(entries) <= set(table):
+        raise InputError(f"{what} is {table!r}, expected e.g. {{ from_dim = 128, heads_at_once = 2 }}")
+    for key, value in table.items():
+        if key not in entries:
+            raise unknown(f"entry of {what}", key, entries)
+        if not _is_whole(value, MAX_HEAD_DIM):
+            raise InputError(f"{what}: {key} is {value!r}, expected 1 to {MAX_HEAD_DIM}")
+
+
+def _check_compiled(table: object, what: str) -> None:
+    if not isinstance(table, dict) or "threads" not in table:
+        raise InputError(
+            f"{what} is {table!r}, expected e.g. {{ threads = 256, registers = 128, shared_bytes = 65536 }}"
+        )
+    for key, value in table.items():
+        if key not in _COMPILED:
+            raise unknown(f"entry of {what}", key, _COMPILED)
+        least, most = 1 if key == "threads" else 0, _COMPILED[key]
+        kinds = (int, float) if key == "waits" else int
+        if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
+            raise InputError(f"{what}: {key} is {value!r}, expected a number from {least} to {most:,}")
 
 
 def _check_shape(shape: object, what: str) -> None:

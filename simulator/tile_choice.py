@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .patterns import Band, Pattern
 from .patterns.band import UNLIMITED
-from .profile import DECODE_QUERIES, KernelProfile, TileChoice
+from .profile import KernelProfile, TileChoice
 from .workload import Workload
 
 
@@ -12,13 +12,13 @@ def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileCh
     """The tile that a kernel takes by itself. Raises InputError when it has none for the head dimension."""
     dims, read = max(w.head_dim, w.dim_v), read_dtype(profile, w)
     return profile.tile_for(
-        pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w), w.dim_v
+        pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w), w.dim_v, w.cached
     )
 
 
 def read_dtype(profile: KernelProfile, w: Workload) -> str:
     """The dtype of the keys and values that attention reads: the cache's, unless it reads what the layer hands over."""
-    if profile.prefill_reads == "new" and w.cached == 0 and w.tokens > DECODE_QUERIES:
+    if profile.prefill_reads == "new" and w.cached == 0 and not profile.decodes(w.tokens, 0):
         return w.dtype
     return w.kv_dtype or w.dtype
 

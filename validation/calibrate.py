@@ -95,7 +95,8 @@ def fitted_names(problem: Problem) -> list[str]:
     """The constants that a problem's rows can tell: six at most."""
     calls = problem.calls
     converts = bool((calls.rotate_bytes + calls.quantise_bytes).any())
-    return told_constants(problem.profile, bool(calls.append_bytes.any()), converts)
+    waits = bool(((calls.cycles == 0) | (calls.waits > 0)).any())
+    return told_constants(problem.profile, bool(calls.append_bytes.any()), converts, waits)
 
 
 def priors(problem: Problem) -> dict[str, float]:

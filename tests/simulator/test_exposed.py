@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
+from attncast.simulator.calibration import use_of
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.calls import Calls
 from attncast.simulator.conditions import DEFAULT_CONDITIONS, Conditions
 from attncast.simulator.forecast import forecast
 from attncast.simulator.patterns.band import UNLIMITED, Band
+from attncast.simulator.pipes import COMPILED
 from attncast.simulator.predict import predict
 from attncast.simulator.profile import KernelProfile, load_profile
 from attncast.simulator.tiles import MAX_CLASSES
@@ -100,9 +102,35 @@ def test_a_window_that_holds_every_key_still_costs_its_tests() -> None:
 def test_spilled_registers_and_latencies_cost_time() -> None:
     causal = call(Band(UNLIMITED, 0), 128)
     plain = seconds(causal)
-    assert seconds(replace(causal, local_bytes=np.array([2.0**18]))) > 1.5 * plain
-    assert seconds(causal, replace(SGLANG, tile_round_trips=3.0)) > 1.5 * plain
-    assert seconds(causal, replace(SGLANG, loads="hidden")) < plain
+    assert seconds(replace(causal, spilled_bytes=np.array([2.0**20]))) > 1.5 * plain
+    assert seconds(causal, replace(SGLANG, tile_round_trips=5.0)) > 1.1 * plain
+    assert seconds(replace(causal, cycles=2.0 * causal.cycles)) > 1.5 * plain
+    assert seconds(causal, replace(SGLANG, chain="none")) < plain
+
+
+def test_without_a_compiler_a_tile_waits_for_keys_then_values_and_masks_and_tests_are_counted() -> None:
+    told = call(Band(128, 0))
+    untold = replace(told, **{name: np.zeros(1) for name in COMPILED})
+    once, twice = (seconds(untold, replace(SGLANG, tile_round_trips=n)) for n in (1.0, 2.0))
+    assert twice > once
+    assert seconds(replace(untold, tests=np.zeros(1))) < once
+
+
+def test_a_prompt_of_one_token_runs_the_kernel_of_prompts() -> None:
+    def rows(tokens: int, cached: int) -> tuple[float, float, float]:
+        workload = Workload((tokens,), 16, 64, heads_kv=2, cached=cached)
+        tiles = resolve_tiles(SGLANG, Band(UNLIMITED, 0), workload, None, None)
+        work = kernel_work(SGLANG, Band(UNLIMITED, 0), workload, tiles)
+        calls = single_call(RTX, SGLANG, workload, Band(UNLIMITED, 0), tiles, work, DEFAULT_CONDITIONS)
+        return float(calls.tile_q[0]), float(calls.packed[0]), float(forecast(RTX, SGLANG, calls).splits[0])
+
+    assert rows(1, 0) == (64, 1, 1)
+    tile, packed, splits = rows(1, 4095)
+    assert (tile, packed) == (16, 8)
+    assert splits > 1
+    one = Workload((1,), 16, 64, heads_kv=2)
+    assert use_of(RTX, "sglang-triton", one, "sglang").phase == "prefill"
+    assert use_of(RTX, "triton", one, "vllm").phase == "decode"
 
 
 def test_ctas_that_share_an_sm_fill_each_others_gaps_but_only_where_there_are_enough() -> None:

@@ -151,10 +151,23 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         ),
         (OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], kv_dtypes = ["fp9"] }]', "entry of kv_dtypes"),
         (
-            OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], threads = "4 warps" }]',
-            "threads in tiles is '4 warps'",
+            OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = "4 warps" } }]',
+            "compiled in tiles: threads is '4 warps', expected a number from 1 to 1,024",
         ),
-        (OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], local_bytes = -1 }]", "local_bytes in tiles is -1"),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = 128, waits = -1 } }]",
+            "waits is -1",
+        ),
+        (OWN + "fused = { from_dim = 128 }", "fused is {'from_dim': 128}, expected e.g."),
+        (OWN + "fused = { from_dim = 128, heads_at_once = 0 }", "heads_at_once is 0, expected 1 to"),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { registers = 64 } }]",
+            "{'registers': 64}",
+        ),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = 128, spills = 2 } }]",
+            "'spills'",
+        ),
         (
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], max_value_dim = 0 }]",
             "max_value_dim in tiles is 0",

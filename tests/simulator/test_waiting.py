@@ -1,0 +1,90 @@
+"""CTAs that wait for themselves: the bounds against an event simulation, and how many an SM holds, by hand."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attncast.hwmodels import load_gpu
+from attncast.simulator.waiting import Compiled, span_cycles
+
+
+def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
+    """Like CTAs over SMs: each works in small pieces on its SM's one pipe, and waits in between for the rest of its chain."""
+    pieces = 50
+    ends = []
+    for sm in range(sms):
+        queue = len(range(sm, ctas, sms))
+        started = min(queue, residents)
+        # Time at which each resident wants the pipe for its next piece, and the pieces it has left.
+        wants = [(0.0, number, pieces) for number in range(started)]
+        heapq.heapify(wants)
+        free, end = 0.0, 0.0
+        while wants:
+            ready, number, left = heapq.heappop(wants)
+            free = max(free, ready) + work / pieces
+            again = free + (chain - work) / pieces
+            if left > 1:
+                heapq.heappush(wants, (again, number, left - 1))
+            else:
+                end = max(end, again)
+                if started < queue:
+                    started += 1
+                    heapq.heappush(wants, (again, number, pieces))
+        ends.append(end)
+    return max(ends)
+
+
+def span(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
+    one = (np.array([value]) for value in (work, chain, 0.0, float(ctas)))
+    found = span_cycles(*one, np.array([0]), sms, np.array([float(residents)]), False, True)
+    return float(found[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    work=st.floats(10.0, 100.0),
+    times=st.floats(1.0, 12.0),
+    ctas=st.integers(1, 200),
+    sms=st.integers(1, 8),
+    residents=st.integers(1, 8),
+)
+def test_the_bounds_are_what_an_event_simulation_takes(
+    work: float, times: float, ctas: int, sms: int, residents: int
+) -> None:
+    found, events = span(work, work * times, ctas, sms, residents), simulated(work, work * times, ctas, sms, residents)
+    # Bounds, never above the simulation but for whole waves; CTAs that leave at different times cost up to a wave more.
+    waves = -(-ctas // (sms * residents))
+    assert found <= events * 1.02 + 1e-6
+    assert events <= found * (1.0 + 1.0 / waves) + 1e-6
+
+
+def test_a_lone_cta_takes_its_chain_and_many_take_the_pipe() -> None:
+    assert span(10.0, 80.0, 1, 4, 8) == 80.0
+    assert span(10.0, 80.0, 4 * 8, 4, 8) == 80.0  # eight on each SM, whose work fills the chain
+    assert span(10.0, 80.0, 4 * 80, 4, 8) == pytest.approx(800.0)
+    assert span(10.0, 80.0, 4 * 8, 4, 2) == pytest.approx(4 * 80.0)  # two on each SM, four times
+
+
+def test_a_chain_of_its_work_is_a_kernel_that_never_waits() -> None:
+    for residents in (1, 2, 4):
+        assert span(10.0, 10.0, 40, 4, residents) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "compiled", "expected"),
+    [
+        ("b200", Compiled(256, 119, 32776, 131072), 2),  # 65536 // (120 x 256), and two of half the tensor memory
+        ("b200", Compiled(256, 216, 32776, 131072), 1),  # 65536 // (216 x 256)
+        ("b200", Compiled(128, 86, 21504), 5),  # 65536 // (88 x 128)
+        ("b200", Compiled(128, 16, 83000), 2),  # 228 KiB // (83000 + 1 KiB)
+        ("h100", Compiled(1024), 2),  # 2048 threads
+        ("rtx-pro-6000", Compiled(256, 255, 102400), 1),
+    ],
+)
+def test_residents_are_counted_from_what_they_hold(gpu: str, compiled: Compiled, expected: int) -> None:
+    assert compiled.residents(load_gpu(gpu)) == expected
