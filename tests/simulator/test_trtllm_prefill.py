@@ -49,7 +49,7 @@ def test_a_window_compares_a_bound_more_than_the_diagonal(gpu):
 def test_rotating_queries_hides_the_keys_of_a_group():
     def append_s(heads_kv):
         profile, calls = arrays(BLACKWELL, heads_kv=heads_kv)
-        return forecast(BLACKWELL, replace(profile, query_rate=3.0), calls).parts["append"][0]
+        return forecast(BLACKWELL, replace(profile, query_rate=14.0), calls).parts["append"][0]
 
     assert append_s(1) == append_s(4)
     assert append_s(32) > append_s(4)  # more bytes than the queries take to rotate

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator.waiting import Compiled, span_cycles
+from attncast.simulator.waiting import Compiled, Ctas, span_cycles
 
 
 def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
@@ -40,8 +40,9 @@ def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) ->
 
 
 def span(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
-    one = (np.array([value]) for value in (work, chain, 0.0, float(ctas)))
-    found = span_cycles(*one, np.array([0]), sms, np.array([float(residents)]), False, True)
+    one = (np.array([value]) for value in (work, chain, 0.0))
+    grid = Ctas(np.array([float(ctas)]), np.array([0]), np.ones(1), sms, np.array([float(residents)]), False)
+    found = span_cycles(*one, grid, True)
     return float(found[0])
 
 
