@@ -75,7 +75,7 @@ def forecast(
     )
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
         shape = _loading(gpu, profile, c, shape)
-    elif profile.cta_overlap:
+    elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
     # Step 4: cycles of a full and of a partial tile.
@@ -97,7 +97,7 @@ def forecast(
         chain = cycles_of(*tile.chain)
         if not c.in_flight.all():
             fitting = np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape))
-            if profile.cta_overlap:
+            if profile.chain == "pipes":
                 fitting = np.minimum(fitting, shape.resident)
             in_flight = np.where(c.in_flight > 0, in_flight, fitting)
         if profile.chain == "pipes":

@@ -127,7 +127,7 @@ def _tile_cycles(
     tile: TileShape,
     tensor_rate: Floats,
 ) -> TileCycles:
-    if profile.cta_overlap:
+    if profile.chain == "pipes":
         profile = _shared(gpu, profile, tile)
     pipes = tile_pipes(gpu, profile, operations, tile, tensor_rate)
     mask = mask_alu_cycles(gpu, profile, tile)
@@ -284,7 +284,7 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
 
 def _reads(profile: KernelProfile, tile: TileShape) -> Floats:
     """How often a KV tile is read from shared memory."""
-    if profile.cta_overlap and (tile.threads > 0).any():
+    if profile.chain == "pipes" and (tile.threads > 0).any():
         warps = np.where(tile.threads > 0, tile.threads / WARP, tile.rows / profile.operand_rows)
         return np.maximum(1.0, np.minimum(warps, tile.rows / MMA_ROWS))
     served = np.maximum(tile.rows / profile.row_warps, MMA_ROWS) if profile.row_warps else profile.operand_rows

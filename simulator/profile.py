@@ -96,8 +96,6 @@ class KernelProfile:
         operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
             "registers" when warps must load them first (mma.sync), which then costs issue time too.
         operand_rows: Q rows served by one read of a KV tile from shared memory.
-        cta_overlap: ``overlap`` is that of a CTA with a warp on each scheduler; those that share an SM, and larger ones,
-            overlap more (see pipes). Otherwise it is what an SM reaches.
         row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
             tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
         mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
@@ -111,10 +109,10 @@ class KernelProfile:
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
         chain: what a CTA does one after the other in each KV tile, while only other CTAs of its SM work (see waiting): "none",
-            its warps or tiles taking turns; "pipes", its products, softmax and reductions, so that it takes as long alone as
-            beside the others that are there; or "loads", its loads too, no stage being ahead. tile_round_trips: memory
-            latencies for each load that it waits for. Where a compiler told how long a tile takes, overlap is how many times
-            that it takes.
+            its warps or tiles taking turns; "pipes", its products, softmax and reductions: ``overlap`` is then that of a CTA
+            with a warp on each scheduler, and those that share an SM, or have more warps, overlap more (see pipes); or "loads",
+            its loads too, no stage being ahead. tile_round_trips: memory latencies for each load that it waits for. Where a
+            compiler told how long a tile takes, overlap is how many times that it takes.
         tile_wait: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
@@ -188,7 +186,6 @@ class KernelProfile:
     rescaled_tiles: float = 1.0
     operands: Literal["async", "registers"] = "async"
     row_warps: int = 0
-    cta_overlap: bool = False
     mma_rows: int = 16
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
