@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import whole_file
-from ..simulator.calibration import BOUNDS, calibration_text, load_calibration, packaged_calibration
+from ..simulator.calibration import BOUNDS, OF_GPU, calibration_text, load_calibration, packaged_calibration
 from ..validation.calibrate import Fitted
 from ..validation.calibrate import calibrate as fit
 from ..validation.measured import load_table
@@ -111,7 +111,7 @@ def _show(path: str, as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {**vars(use), **{**vars(found), "values": dict(found.values)}}
+                {**vars(use), **{**vars(found), "values": dict(found.values), "portable": dict(found.portable)}}
                 for use, found in calibration.constants.items()
             ]
         )
@@ -124,3 +124,7 @@ def _show(path: str, as_json: bool) -> None:
         for name, value in found.values.items():
             bounds = BOUNDS[name]
             click.echo(f"  {name:16s} {value:>10.4g}  ({bounds.low:g} to {bounds.high:g}) {bounds.meaning}")
+        if found.portable:
+            carried = ", ".join(f"{name} {value:.4g}" for name, value in found.portable.items() if name not in OF_GPU)
+            factor = f"; left out itself, 80% within a factor of {np.exp(found.left_out_interval):.2f}"
+            click.echo(f"  other GPUs take over {carried}{factor if found.left_out_interval else ''}")

@@ -187,6 +187,7 @@ def test_the_command_fits_writes_and_shows(tmp_path, runs):
     shown = CliRunner().invoke(command, ["--show", str(out)])
     for word in ("h100 fa3 vllm prefill", "rows.csv", *result["constants"]):
         assert word in shown.output
+    assert "other GPUs take over overlap" in shown.output
     for arguments in ([], ["--rows", str(rows), "--show", str(out)], ["--rows", str(tmp_path / "none.csv")]):
         assert isinstance(CliRunner().invoke(command, arguments).exception, InputError)
     save_runs(rows, runs[:10])
