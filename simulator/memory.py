@@ -94,9 +94,8 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 
 
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
-TOKEN_INSTRUCTIONS = (
-    100.0  # of such a thread before its first key: a slot becomes an address by divisions (SASS for sm_100)
-)
+# Of such a thread before its first key: a slot becomes an address by divisions (SASS for sm_100).
+TOKEN_INSTRUCTIONS = 100.0
 WARP = 32
 
 
