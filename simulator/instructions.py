@@ -85,4 +85,5 @@ TEST_INSTRUCTIONS = 15.0
 INSTRUCTION_LATENCY = 8.0
 RESULT_CYCLES = 4.0  # until the next instruction may use a result (the same, least of 4 to 5)
 
+WARP = 32  # threads
 LEAST_THREADS = 128.0  # of a CTA whose threads no profile tells

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
-from .instructions import RESULT_CYCLES
+from .instructions import RESULT_CYCLES, WARP
 from .patterns.base import SelectionCost
 from .tiles import Floats
 
@@ -96,7 +96,6 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
 # Of such a thread before its first key: a slot becomes an address by divisions (SASS for sm_100).
 TOKEN_INSTRUCTIONS = 100.0
-WARP = 32
 
 
 def append_seconds(
