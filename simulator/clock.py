@@ -15,12 +15,12 @@ from ..hwmodels import GPU
 from .tiles import Floats
 
 # Seconds of one call before the power limit lowers the clock, from how the rate of dense and causal runs falls with their
-# length (``python -m attncast.validation.clock``; none of them NATTEN's). Benchmarks repeat a call some ten times, with pauses
-# that their tables do not tell, and the constant stands for such loops too: H200 and A100 PCIe ask for 3 to 20 ms, B200 and
-# GB200 for 200; this is about their geometric mean, and the 80% interval over all series is 50 to 400.
-FREE_S = 0.05
-# The same of a serving engine's calls, which follow one another without a pause (aiconfigurator replays a CUDA graph of many),
-# and the share of power that tensor cores have no part in: both by ``python -m attncast.validation.clock --serving``.
+# length (none of them NATTEN's); the same of a serving engine's calls, which follow one another without a pause
+# (aiconfigurator replays a CUDA graph of many); and the share of power that tensor cores have no part in. All three by
+# ``python -m attncast.validation.clock --serving``. Without ``--serving`` it shows that the first is told badly: benchmarks
+# pause between calls as their tables do not tell, GPUs disagree (H200 asks for 3 ms, GB200 for 200), and its 80% interval is
+# 40 to 400 ms.
+FREE_S = 0.2
 SERVING_FREE_S = 0.002
 REST_POWER = 0.45
 

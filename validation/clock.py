@@ -1,7 +1,7 @@
 """Fit how long a call runs before the power limit lowers the clock: ``python -m attncast.validation.clock [TABLE]``.
 
-With ``--serving`` the same of serving engines' calls, and with it the share of power that tensor cores have no part in. Their
-kernels' own constants come from calls too short for the limit.
+With ``--serving`` the same of serving engines' calls too, and the share of power that tensor cores have no part in, of both
+together. Serving kernels' own constants come from calls too short for the limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_ROWS = 12  # weight of a series of so many rows, and of a longer one
 TRIED_S = (0.001, 0.003, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4, np.inf)
 SHORT_S, LONG_S = 1.5e-3, 4e-3  # serving calls that the limit leaves alone, and those that tell of it
 TRIED_SERVING_S = (0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, np.inf)
-TRIED_REST = (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7)
+TRIED_REST = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 SCALE = 0.03  # of a robust loss: errors of a series beyond it have other reasons than the clock
 RESAMPLES = 2000
 
@@ -131,9 +131,21 @@ def best_free_s(found: Sequence[Series]) -> tuple[float, tuple[float, float], di
     return TRIED_S[int(total.argmin())], (low, high), {"all": total, **by_gpu}
 
 
-def serving_losses(found: Sequence[Series]) -> Floats:
-    """Loss for each share of ``TRIED_REST`` and time of ``TRIED_SERVING_S``, shape (shares, times)."""
-    return np.array([[sum(one.loss(t, rest) for one in found) for t in TRIED_SERVING_S] for rest in TRIED_REST])
+def joint_losses(plain: Sequence[Series], serving: Sequence[Series]) -> tuple[Floats, Floats]:
+    """Losses of plain and of serving calls for each share of ``TRIED_REST`` and time tried, each of shape (shares, times)."""
+    tried = ((plain, TRIED_S), (serving, TRIED_SERVING_S))
+    first, second = (
+        np.array([[sum(one.loss(t, rest) for one in found) for t in times] for rest in TRIED_REST])
+        for found, times in tried
+    )
+    return first, second
+
+
+def best_of(losses: tuple[Floats, Floats]) -> tuple[float, float, float]:
+    """The share of other power that suits both kinds of calls best together, and the time of each before the limit."""
+    plain, serving = losses
+    best = int((plain.min(axis=1) + serving.min(axis=1)).argmin())
+    return TRIED_REST[best], TRIED_S[int(plain[best].argmin())], TRIED_SERVING_S[int(serving[best].argmin())]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     runs = load_table(chosen.table)
     if chosen.serving:
-        _print_serving(serving_series(runs))
+        _print_joint(joint_losses(series(runs), serving_series(runs)))
     else:
         _print_free(series(runs))
 
@@ -160,14 +172,16 @@ def _print_free(found: Sequence[Series]) -> None:
     print(f"\n{rows} runs in {len(found)} series: {free_s * 1e3:g} ms, 80% interval {low * 1e3:g} to {high * 1e3:g} ms")
 
 
-def _print_serving(found: Sequence[Series]) -> None:
-    losses = serving_losses(found)
-    print(f"| other power | {' | '.join(map(_ms, TRIED_SERVING_S))} |\n|---:|{'---:|' * len(TRIED_SERVING_S)}")
-    for rest, row in zip(TRIED_REST, losses, strict=True):
-        print(f"| {rest:g} | {' | '.join(f'{value:.3f}' for value in row)} |")
-    best = np.unravel_index(int(losses.argmin()), losses.shape)
-    rows = sum(one.cycles.size for one in found)
-    print(f"\n{rows} runs in {len(found)} uses: {TRIED_REST[best[0]]:g} of the power, {_ms(TRIED_SERVING_S[best[1]])}")
+def _print_joint(losses: tuple[Floats, Floats]) -> None:
+    plain, serving = losses
+    print("| other power | plain calls | loss | serving calls | loss | together |\n|---:|---:|---:|---:|---:|---:|")
+    for rest, one, two in zip(TRIED_REST, plain, serving, strict=True):
+        times = _ms(TRIED_S[int(one.argmin())]), _ms(TRIED_SERVING_S[int(two.argmin())])
+        print(
+            f"| {rest:g} | {times[0]} | {one.min():.4f} | {times[1]} | {two.min():.4f} | {one.min() + two.min():.4f} |"
+        )
+    rest, free_s, serving_s = best_of(losses)
+    print(f"\nbest: {rest:g} of the power, {_ms(free_s)}, serving calls {_ms(serving_s)}")
 
 
 def _ms(time_s: float) -> str:

@@ -59,7 +59,7 @@ def test_more_cycles_or_more_products_never_take_less(cycles, share, longer, bus
 
 
 def test_a_long_dense_call_is_slowed_and_its_parts_still_add_up():
-    workload, hot = Workload(131072, 24, 128, dtype="fp16"), load_gpu("gb200")
+    workload, hot = Workload(524288, 24, 128, dtype="fp16"), load_gpu("gb200")
     estimate = predict(workload, "dense", hot, "cudnn")
     cool = replace(hot, sustained_clock_fraction=1.0)
     unlimited = predict(workload, "dense", cool, "cudnn")
