@@ -18,7 +18,8 @@ from .forecast import forecast
 from .kernel_choice import kernels_for
 from .patterns import Neighborhood, parse_pattern
 from .predict import dense_baseline, predict
-from .profile import KernelProfile, TileChoice
+from .profile import KernelProfile
+from .tile_table import TileChoice
 from .workload import Grid, Workload, grid_text, parse_grid
 
 SLACK = 1.10  # windows may keep up to this much more than was asked for

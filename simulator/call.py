@@ -15,8 +15,9 @@ from .clock import FREE_S, SERVING_FREE_S
 from .conditions import Conditions, apart_s, append_thread
 from .forecast import packed_heads
 from .patterns import Band, Pattern
-from .profile import MAX_TILE_TOKENS, KernelProfile, TileChoice
+from .profile import MAX_TILE_TOKENS, KernelProfile
 from .tile_choice import tile_choice, windowed
+from .tile_table import TileChoice
 from .tiles import TileWork
 from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
 

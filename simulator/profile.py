@@ -16,52 +16,13 @@ from ..hwmodels import GPU
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .schedule import SplitRule
 from .tile_operations import TileOperations, library_operations
+from .tile_table import TileChoice, read_tile
 from .tiles import KvTiling
-from .waiting import Compiled
-from .workload import Grid
 
 _HERE: Final = Path(__file__).parent
 
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
-
-
-@dataclass(frozen=True)
-class TileChoice:
-    """Q and KV tile shapes (tokens per axis) that a kernel uses up to a head dimension.
-
-    Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
-    or only without one where ``windowed`` says so, for values of at most ``max_value_dim`` (0: as for keys), and for at most
-    ``max_rows`` rows of Q, packed heads included (0: any number; as a decode tile four times its own). ``in_flight`` of its
-    CTAs share an SM and hide each other's latencies (0: as the profile says). ``cuda_cores``: its products are fused
-    multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates between two, as the
-    kernel's overlap assumes.
-
-    ``compiled``: what a compiler says of its CTA.
-    """
-
-    max_head_dim: int
-    q: Grid
-    kv: Grid
-    dtypes: tuple[str, ...] = ()
-    kv_dtypes: tuple[str, ...] = ()
-    windowed: bool | None = None
-    max_rows: int = 0
-    max_value_dim: int = 0
-    in_flight: int = 0
-    cuda_cores: bool = False
-    single: bool = False
-    compiled: Compiled | None = None
-
-    def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool, value_dim: int = 0) -> bool:
-        """Whether it is for calls of this head dimension, with these dtypes, and with or without a sliding window."""
-        return (
-            head_dim <= self.max_head_dim
-            and (value_dim or head_dim) <= (self.max_value_dim or self.max_head_dim)
-            and dtype in (self.dtypes or (dtype,))
-            and kv_dtype in (self.kv_dtypes or (kv_dtype,))
-            and self.windowed in (None, windowed)
-        )
 
 
 @dataclass(frozen=True)
@@ -394,13 +355,6 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
         raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
     if "fused" in table:
         table["fused"] = Fused(**table["fused"])
-    tiles, decode_tiles = (tuple(_tile_choice(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
+    tiles, decode_tiles = (tuple(read_tile(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
-
-
-def _tile_choice(table: Mapping[str, Any]) -> TileChoice:
-    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in table.items()}
-    if "compiled" in values:
-        values["compiled"] = Compiled(**values["compiled"])
-    return TileChoice(**values)

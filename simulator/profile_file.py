@@ -23,12 +23,12 @@ from .profile import (
     MAX_TILE_TOKENS,
     Fused,
     KernelProfile,
-    TileChoice,
     build_profile,
     fitting_variant,
     profile_names,
     shipped_profile,
 )
+from .tile_table import TileChoice
 from .workload import DTYPE_BYTES, MAX_AXES, MAX_HEAD_DIM
 
 # Least and most of each number; a value outside is a slip of the pen, not a kernel.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .patterns import Band, Pattern
 from .patterns.band import UNLIMITED
-from .profile import KernelProfile, TileChoice
+from .profile import KernelProfile
+from .tile_table import TileChoice
 from .workload import Workload
 
 
