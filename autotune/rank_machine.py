@@ -264,12 +264,12 @@ def profile_of(gpu: GPU, base: KernelProfile, knobs: Knobs, path: NDArray[np.int
     varied: dict[str, Any] = {
         "operand_rows": np.where(path >= TCGEN05, 128, 64),
         "mma_fraction": mma_fraction(gpu, knobs, path, copies),
-        "overlap": overlap(streams(knobs, path, ctas)),
-        "in_flight": ctas,
     }
     # Not only wgmma and tcgen05 fetch operands while they compute: ptxas moves the loads of mma.sync's next operands between
     # the instructions of this one, so that the two pipes work at once even in a single warp.
-    return replace(base, operands="async", **varied)
+    products = replace(base.products, operands="async", **varied)
+    waits: dict[str, Any] = {"overlap": overlap(streams(knobs, path, ctas)), "in_flight": ctas}
+    return replace(base, products=products, **waits)
 
 
 def modelled_pipes(

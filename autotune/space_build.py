@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..kernels.space import architecture_number
 from ..simulator.kernel_choice import choose_profile
 from ..simulator.patterns import Neighborhood, Pattern, parse_pattern
 from ..simulator.profile import DECODE_QUERIES, KernelProfile
+from ..simulator.profile_groups import Packing
 from ..simulator.workload import Workload, grid_text
 from .knobs import Category, Knob, Level, Place, Power, Shape
 from .space import (
@@ -76,10 +78,15 @@ def build(kernel: str, gpu: GPU, workload: Workload, pattern: Pattern, row_order
         return _natten(gpu, workload, pattern, profile)
     check(gpu, workload, kernel)
     if kernel == "flex":
-        return _flex(gpu, workload, pattern, replace(profile, pack_gqa="never", split_kv="never"), row_order)
+        return _flex(gpu, workload, pattern, _spread(profile, "never"), row_order)
     if family == "band" and workload.tokens <= DECODE_QUERIES:
-        return _decode(gpu, workload, pattern, replace(profile, pack_gqa="always", split_kv="always", order="launch"))
-    return _attention(gpu, workload, pattern, replace(profile, pack_gqa="never", split_kv="never"), row_order)
+        return _decode(gpu, workload, pattern, replace(_spread(profile, "always"), order="launch"))
+    return _attention(gpu, workload, pattern, _spread(profile, "never"), row_order)
+
+
+def _spread(profile: KernelProfile, when: Literal["always", "never"]) -> KernelProfile:
+    """The profile as our kernel packs heads and splits keys."""
+    return replace(profile, packing=Packing(when), splitting=replace(profile.splitting, when=when))
 
 
 def _natten(gpu: GPU, workload: Workload, pattern: Neighborhood, profile: KernelProfile) -> Space:

@@ -151,7 +151,7 @@ def single_call(
 def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:
     """Whether a kernel looks at every KV tile up to the diagonal to learn whether it lies in a window."""
     return (
-        profile.skips_windows == "decode"
+        profile.masking.skips_windows == "decode"
         and not profile.decodes(workload.tokens, workload.cached)
         and windowed(profile, pattern, workload)
     )
@@ -181,13 +181,17 @@ def _compiled(choice: TileChoice | None) -> dict[str, float]:
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
     """What masking a window costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
     cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
-    return profile.window_axes + profile.fp8_window_axes * (DTYPE_BYTES[w.dtype] < 2) if cuts else 0.0
+    return profile.masking.window_axes + profile.masking.fp8_window_axes * (DTYPE_BYTES[w.dtype] < 2) if cuts else 0.0
 
 
 def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
     """Bytes per element of keys and values as the kernel reads them, the mean of cached and new ones."""
     cached = DTYPE_BYTES[w.kv_dtype or w.dtype]
-    new = DTYPE_BYTES[w.dtype] if profile.prefill_reads == "new" and not profile.decodes(w.tokens, w.cached) else cached
+    new = (
+        DTYPE_BYTES[w.dtype]
+        if profile.serving.prefill_reads == "new" and not profile.decodes(w.tokens, w.cached)
+        else cached
+    )
     return cached + (new - cached) * min(w.tokens / w.kv_tokens, 1.0)
 
 
@@ -243,6 +247,6 @@ def masks_all(
     profile: KernelProfile, pattern: Pattern, workload: Workload, tiles: tuple[Grid, Grid], work: TileWork
 ) -> bool:
     """Whether the kernel masks every tile it visits: its own policy, not what the counts would allow."""
-    if profile.masking == "partial":
+    if profile.masking.tiles == "partial":
         return False
     return not pattern.maskless(workload.grid, *tiles)

@@ -98,7 +98,7 @@ def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, rel
 
 def _program(profile: KernelProfile) -> tuple[object, ...]:
     """What two architectures share that run one program: how operands are read, and which tiles there are."""
-    return profile.operands, profile.operand_rows, profile.tiles, profile.decode_tiles
+    return profile.products.operands, profile.products.operand_rows, profile.tiles, profile.decode_tiles
 
 
 def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -> float | None:

@@ -120,7 +120,7 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     ctas = heads * (1 if serial else math.ceil(workload.tokens / STREAM_TOKENS))
     waves = math.ceil(ctas / gpu.sms)
     cycles = {
-        "tensor": total["tensor"] / (calls.tensor_rate * profile.mma_fraction),
+        "tensor": total["tensor"] / (calls.tensor_rate * profile.products.mma_fraction),
         "exp": _one(total["exp"] / gpu.exp_per_clock_per_sm),
         "fp32": _one((total["fp32"] + total["rescale"]) / gpu.fp32_fma_per_clock_per_sm),
         "alu": _one(total["alu"] / gpu.alu_per_clock_per_sm),
@@ -128,7 +128,7 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     }
     at_a_time = ctas / waves  # SMs
     tiles = pipes.combine(profile, cycles) / at_a_time
-    products = cycles["tensor"] * profile.mma_fraction / gpu.sms
+    products = cycles["tensor"] * profile.products.mma_fraction / gpu.sms
     clock_hz = clock.held_hz(gpu, clock.highest_hz(gpu, calls.locked_hz), tiles, products, calls.free_s)
     tiles_s = tiles / clock_hz
     moved = _one(

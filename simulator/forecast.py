@@ -52,7 +52,7 @@ def forecast(
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     decodes = profile.decodes(c.queries, c.keys - c.queries)
-    mma_rows = np.where(decodes, rows, np.maximum(rows, profile.mma_rows))
+    mma_rows = np.where(decodes, rows, np.maximum(rows, profile.products.mma_rows))
 
     # CTAs, which step 5 puts on SMs.
     q_tiles = np.add.reduceat(c.count, c.row)
@@ -60,11 +60,11 @@ def forecast(
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
     captured = _NEVER
-    if profile.captured_tokens:
-        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= profile.captured_tokens)
+    if profile.splitting.captured_tokens:
+        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= profile.splitting.captured_tokens)
     in_flight = np.where(c.in_flight > 0, c.in_flight, profile.in_flight)
     wide: Floats | float = 1.0
-    if profile.split_rule == "wide":
+    if profile.splitting.rule == "wide":
         wide = schedule.widening(ctas, gpu.sms, in_flight)
         in_flight = np.floor(in_flight / wide)
     if splits is None:
@@ -113,19 +113,19 @@ def forecast(
         output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
     trip = gpu.dram_latency_s * highest_hz
     latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
-    if profile.row_warps:  # written and read once each
+    if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     chain = chain + flat(latency + loads * trip)
     heads = head_groups * splits
     grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
-    fills_gaps = profile.chain != "none" or profile.merge == "last"
+    fills_gaps = profile.chain != "none" or profile.merging.by == "last"
     cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
 
     # The clock under power: all rates but DRAM's follow it.
     tiles_per_sm = tiles_visited * head_groups / gpu.sms
-    products = tile.pipes["tensor"] * profile.mma_fraction * tiles_per_sm
+    products = tile.pipes["tensor"] * profile.products.mma_fraction * tiles_per_sm
     clock_hz = clock.held_hz(gpu, highest_hz, cycles, products, c.free_s)
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
@@ -136,13 +136,13 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
-    if profile.sequences_walked:
+    if profile.splitting.sequences_walked:
         # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
         # Only serving engines (which append) call it with sequences of varying length.
-        walks = c.batch / profile.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
+        walks = c.batch / profile.splitting.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
-    if profile.unroll > 1:
+    if profile.splitting.unroll > 1:
         # Memory paces all waves but the last, in which a CTA takes its own time, however few they are.
         slots = gpu.sms * in_flight
         before = np.floor(np.maximum(ctas * splits - 1.0, 0.0) / slots) * slots / (ctas * splits)
@@ -188,15 +188,15 @@ def _share(
     sizes = schedule.class_counts(c.row, c.visited.size)
     share: Floats | float = 1.0
     loads: Floats | float = 0.0
-    if profile.warp_keys:
-        begun = np.ceil(c.keys / profile.warp_keys) * profile.warp_keys
+    if profile.splitting.warp_keys:
+        begun = np.ceil(c.keys / profile.splitting.warp_keys) * profile.splitting.warp_keys
         share = np.repeat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)), sizes)
-    if profile.unroll > 1:
+    if profile.splitting.unroll > 1:
         turns, loads = _turns(profile, c, longest, splits, wide)
         share = share * np.repeat(turns / np.maximum(longest, 1.0), sizes)
     elif (splits > 1).any():  # each part takes whole tiles
         parts = np.ceil(c.visited / np.repeat(splits, sizes)) / np.maximum(c.visited, 1.0)
-        if profile.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
+        if profile.splitting.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
             parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
         share = share * parts
     return share, loads
@@ -213,16 +213,16 @@ def _turns(
     turn = c.tile_kv * wide
     keys = np.minimum(c.keys, longest * c.tile_kv) / splits
     values, scores = np.ceil(keys / turn), np.ceil(2.0 * keys / turn)
-    active = np.minimum(1.0, keys * profile.unroll / turn)
+    active = np.minimum(1.0, keys * profile.splitting.unroll / turn)
     return 0.5 * (values + 0.5 * scores) * wide * active, values + scores
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
-    if not profile.fused:
+    if not profile.serving.fused:
         return 0.0
-    alone = (c.append_bytes > 0) & (c.dim >= profile.fused.from_dim)
-    return np.where(alone, np.ceil(c.packed / profile.fused.heads_at_once), 0.0)
+    alone = (c.append_bytes > 0) & (c.dim >= profile.serving.fused.from_dim)
+    return np.where(alone, np.ceil(c.packed / profile.serving.fused.heads_at_once), 0.0)
 
 
 def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: Any, windowed: Any) -> Any:
@@ -231,9 +231,9 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
     1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numbers
     or arrays.
     """
-    some = {"always": True, "decode": profile.decodes(queries, cached), "never": False}[profile.pack_gqa]
-    packs = some & (gqa_ratio >= profile.min_packed) & (gqa_ratio <= profile.max_packed)
-    if not profile.packs_windows:
+    some = {"always": True, "decode": profile.decodes(queries, cached), "never": False}[profile.packing.heads]
+    packs = some & (gqa_ratio >= profile.packing.least) & (gqa_ratio <= profile.packing.most)
+    if not profile.packing.under_windows:
         packs = packs & (windowed == 0)
     return np.where(packs, gqa_ratio, 1)
 
@@ -283,10 +283,10 @@ def _parts(
     wide: Floats | float,
 ) -> Floats:
     """Parts that the keys of each call are cut into, by the kernel's own rule."""
-    slots, rule = gpu.sms * profile.in_flight, profile.split_rule
+    slots, rule = gpu.sms * profile.in_flight, profile.splitting.rule
     if rule == "history":
         splits = schedule.history_splits(ctas, ctas / c.batch, gpu.sms, c.keys)
-        if not profile.empty_parts:
+        if not profile.splitting.empty_parts:
             splits = np.clip(splits, 1.0, np.maximum(longest, 1.0))
     elif rule == "wide":
         splits = schedule.wide_splits(ctas, gpu.sms, c.keys, c.dim, gpu.smem_bytes_per_cta, wide)
@@ -294,12 +294,14 @@ def _parts(
         places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
         splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
     else:
-        most: Floats | float = np.where(captured, profile.captured_splits, np.inf) if captured is not _NEVER else np.inf
+        most: Floats | float = (
+            np.where(captured, profile.splitting.captured_parts, np.inf) if captured is not _NEVER else np.inf
+        )
         all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule == "balanced" else None
         splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
-    if profile.split_kv != "always":
+    if profile.splitting.when != "always":
         few = {"packed": c.packed > 1, "decode": profile.decodes(c.queries, c.keys - c.queries)}.get(
-            profile.split_kv, False
+            profile.splitting.when, False
         )
         splits = np.where(few, splits, 1.0)
     return splits

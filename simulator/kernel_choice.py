@@ -48,10 +48,10 @@ def choose_profile(
         raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
     if dtype not in profile.dtypes:
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
-    if queries is not None and queries <= DECODE_QUERIES and profile.decode_kernel:
-        profile = load_profile(profile.decode_kernel, gpu, engine, kv_dtype)
+    if queries is not None and queries <= DECODE_QUERIES and profile.serving.decode_kernel:
+        profile = load_profile(profile.serving.decode_kernel, gpu, engine, kv_dtype)
         if not profile.takes_heads(gqa_ratio, parts, gpu):
-            profile = load_profile(profile.other_heads, gpu, engine, kv_dtype)
+            profile = load_profile(profile.serving.other_heads, gpu, engine, kv_dtype)
     return profile
 
 

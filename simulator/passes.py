@@ -37,9 +37,12 @@ def passes(
     if (splits > 1).any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
-        if profile.merge == "launch":
+        if profile.merging.by == "launch":
             places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
-            turns = c.batch * c.heads * c.queries / places * profile.merge_trips + splits * profile.part_trips
+            turns = (
+                c.batch * c.heads * c.queries / places * profile.merging.token_trips
+                + splits * profile.merging.part_trips
+            )
             merging_s = merging_s + once_s + turns * gpu.dram_latency_s
         else:
             merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
@@ -58,19 +61,19 @@ def passes(
             c.kv_heads * c.dim,
             c.append_registers,
             c.append_instructions,
-            c.kv_heads if profile.heads_apart else 0.0,
+            c.kv_heads if profile.serving.heads_apart else 0.0,
         )
         if c.rotate_bytes.any():
             appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
-        if profile.fused:
-            pass_s = np.where(c.dim >= profile.fused.from_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+        if profile.serving.fused:
+            pass_s = np.where(c.dim >= profile.serving.fused.from_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = once_s + _query_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
-    if profile.packs_by_copying:
+    if profile.packing.by_copying:
         # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
         copied = c.batch * c.heads * c.queries * (c.dim + c.dim_v) * 2.0 * c.query_bytes
         missed = 1.0 - memory.resident_share(gpu, moved.unique_bytes + copied, c.warm)
@@ -110,8 +113,8 @@ def _rotating_seconds(gpu: GPU, profile: KernelProfile, c: Calls, left: Floats, 
 
 def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Floats, splits: Floats) -> Floats:
     """What the last CTA of each sequence and head takes to add up its parts, a chain of steps; SMs do theirs in turn."""
-    ways: Floats | int = profile.merge_ways
-    if profile.merge_columns:
-        ways = np.maximum(ways * profile.merge_columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
+    ways: Floats | int = profile.merging.ways
+    if profile.merging.columns:
+        ways = np.maximum(ways * profile.merging.columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
     steps = splits / ways + splits / MAXIMA_AT_ONCE
     return steps * MERGE_STEP * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)

@@ -137,7 +137,7 @@ def _tile_cycles(
     if profile.chain != "none":
         return _chained(gpu, profile, tile, pipes, masked, mask, moved)
     full = combine(profile, pipes, tile.single)
-    partial = full + mask if profile.mask_waits else combine(profile, masked, tile.single)
+    partial = full + mask if profile.masking.waits else combine(profile, masked, tile.single)
     return TileCycles(
         full=np.maximum(full, l2),
         partial=np.maximum(partial, l2),
@@ -189,7 +189,7 @@ def _chained(
         return np.where(told, counted, np.maximum.reduce([units, *found.values()]))
 
     def alone(found: dict[str, Floats]) -> Floats:
-        products = found["tensor"] if profile.operands == "async" else 0.0
+        products = found["tensor"] if profile.products.operands == "async" else 0.0
         counted = profile.overlap * tile.cycles + products
         busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
         return np.maximum(busy + waits, arrival)
@@ -210,13 +210,13 @@ def _first_saves(
     gpu: GPU, profile: KernelProfile, tile: TileShape, full: dict[str, Floats], l2: Floats
 ) -> Floats | float:
     """Where products do not overlap, those of the first tile go straight to the true accumulator: no sum, no spill."""
-    if "spill" not in full or (tile.dim < profile.serial_fp8_dim).all():
+    if "spill" not in full or (tile.dim < profile.products.serial_fp8_dim).all():
         return 0.0
-    promoted, _, _ = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+    promoted, _, _ = promotion_cycles(gpu, tile, profile.products.serial_fp8_dim)
     none = np.zeros_like(promoted)
     first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": none, "wait": none})
     saved: Floats = np.maximum(combine(profile, full), l2) - np.maximum(first, l2)
-    return np.where(tile.dim >= profile.serial_fp8_dim, saved, 0.0)
+    return np.where(tile.dim >= profile.products.serial_fp8_dim, saved, 0.0)
 
 
 def tile_pipes(
@@ -237,26 +237,26 @@ def tile_pipes(
     rescale = operations.rescale_fp32.at(*sizes) * profile.rescaled_tiles
     fp32 = operations.fp32.at(*sizes) + rescale + emulated * EMULATED_EXP_FP32
     alu = operations.alu.at(*sizes) + emulated * EMULATED_EXP_ALU
-    if profile.coordinates == "divided":
+    if profile.masking.coordinates == "divided":
         accesses = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
         alu = alu + accesses * (_division_alu(tile.axes) + ACCESS_ALU_PER_AXIS * tile.axes)
     flops = operations.tensor_flops.at(tile.mma_rows, *sizes[1:])
     # 8-bit keys and values under 16-bit products are widened as they are loaded, once for each tile.
     widened = tile.keys * (tile.dim + tile.dim_v) * (tile.kv_bytes < tile.query_bytes)
-    if profile.products == "cuda":  # an element at a time, from whatever its type
+    if profile.products.unit == "cuda":  # an element at a time, from whatever its type
         fp32, alu = fp32 + 0.5 * flops * CUDA_PRODUCT_FP32, alu + 0.5 * flops * CUDA_PRODUCT_ALU
         flops = np.zeros_like(flops)
     else:
         alu = alu + widened * WIDEN_ALU
     pipes = {
-        "tensor": flops / (tensor_rate * profile.mma_fraction),
+        "tensor": flops / (tensor_rate * profile.products.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,
         "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
     }
-    if profile.promotes_fp8 and (tile.query_bytes < 2).any():
-        promoted, pipes["spill"], pipes["wait"] = promotion_cycles(gpu, tile, profile.serial_fp8_dim)
+    if profile.products.promotes_fp8 and (tile.query_bytes < 2).any():
+        promoted, pipes["spill"], pipes["wait"] = promotion_cycles(gpu, tile, profile.products.serial_fp8_dim)
         pipes["fp32"] = pipes["fp32"] + promoted
         pipes["tensor"] = pipes["tensor"] + waiting_cycles(tile) * (tile.query_bytes < 2)
     return pipes
@@ -269,15 +269,15 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     the time of their products and softmax, which the writes on top would exceed.
     """
     kv = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
-    written = np.where(np.asarray(profile.operand_rows) >= TCGEN05_ROWS, 0.0, 1.0)
+    written = np.where(np.asarray(profile.products.operand_rows) >= TCGEN05_ROWS, 0.0, 1.0)
     moved = kv * (written + _reads(profile, tile))
-    if profile.row_warps:
+    if profile.products.row_warps:
         moved = moved + tile.rows * tile.dim * tile.query_bytes
-    if profile.operands == "async":
+    if profile.products.operands == "async":
         moved = moved + tile.rows * tile.dim * tile.kv_bytes  # Q is an operand in shared memory too
-    if profile.transposes_fp8:  # V is read and written once more
+    if profile.products.transposes_fp8:  # V is read and written once more
         moved = moved + 2.0 * tile.keys * tile.dim_v * tile.kv_bytes * (tile.query_bytes < 2)
-    if profile.scores_through_smem:
+    if profile.products.scores_through_smem:
         moved = moved + 2.0 * tile.rows * tile.keys * tile.kv_bytes
     return moved
 
@@ -285,16 +285,22 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
 def _reads(profile: KernelProfile, tile: TileShape) -> Floats:
     """How often a KV tile is read from shared memory."""
     if profile.chain == "pipes" and (tile.threads > 0).any():
-        warps = np.where(tile.threads > 0, tile.threads / WARP, tile.rows / profile.operand_rows)
+        warps = np.where(tile.threads > 0, tile.threads / WARP, tile.rows / profile.products.operand_rows)
         return np.maximum(1.0, np.minimum(warps, tile.rows / MMA_ROWS))
-    served = np.maximum(tile.rows / profile.row_warps, MMA_ROWS) if profile.row_warps else profile.operand_rows
+    served = (
+        np.maximum(tile.rows / profile.products.row_warps, MMA_ROWS)
+        if profile.products.row_warps
+        else profile.products.operand_rows
+    )
     times: Floats = np.maximum(1.0, tile.rows / served)
     return times
 
 
 def merged_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     """Bytes of the fp32 results that the warps of a CTA exchange at its end, where they divide keys and not rows."""
-    key_warps = np.minimum(np.maximum(profile.row_warps * MMA_ROWS / tile.rows, 1.0), np.maximum(profile.row_warps, 1))
+    key_warps = np.minimum(
+        np.maximum(profile.products.row_warps * MMA_ROWS / tile.rows, 1.0), np.maximum(profile.products.row_warps, 1)
+    )
     exchanged: Floats = np.where(key_warps > 1.0, key_warps * tile.rows * tile.dim_v * ACCUMULATOR_BYTES, 0.0)
     return exchanged
 
@@ -310,7 +316,7 @@ def resident_ctas(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
 def l2_bytes_per_tile(profile: KernelProfile, tile: TileShape) -> Floats:
     """Bytes a CTA exchanges with the L2 for one KV tile: K and V, and the accumulator where it is kept in memory."""
     moved = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
-    if profile.output_in_registers == "kv_tile":
+    if profile.products.output_in_registers == "kv_tile":
         moved = moved + np.where(tile.dim_v > tile.keys, 2.0 * 4.0 * tile.rows * tile.dim_v, 0.0)
     return moved
 
@@ -323,7 +329,7 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
     Shared memory is read by the tensor cores on their own where operands are "async": there it is one pipe with them,
     the slower of the two counting. Where warps load operands, it is a pipe of its own.
     """
-    if profile.operands == "async":
+    if profile.products.operands == "async":
         parts = [np.maximum(pipes["tensor"], pipes["smem"]), pipes["exp"], pipes["fp32"], pipes["alu"]]
     else:
         parts = [pipes[name] for name in PIPES]
@@ -334,14 +340,14 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
         longest = np.maximum(longest, part)
         total = total + part
     overlap = np.where(single > 0, np.maximum(profile.overlap, 0.5 * (1.0 + profile.overlap)), profile.overlap)
-    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0) + profile.tile_wait
+    cycles: Floats = longest + overlap * (total - longest) + pipes.get("wait", 0.0) + profile.products.wait_cycles
     return cycles
 
 
 def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
     """Cycles on the compare pipe to mask a tile element by element."""
-    per_score = profile.mask_alu_per_axis * tile.axes + profile.mask_alu_select
-    if profile.coordinates == "divided":
+    per_score = profile.masking.alu_per_axis * tile.axes + profile.masking.alu_select
+    if profile.masking.coordinates == "divided":
         per_score = per_score + _division_alu(tile.axes)
     return tile.rows * tile.keys * per_score / gpu.alu_per_clock_per_sm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,33 +13,31 @@ from typing import Any, Final, Literal
 from ..errors import InputError, suggest
 from ..files import names_file, shortened
 from ..hwmodels import GPU
-from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
-from .schedule import SplitRule
+from .profile_groups import Fused, Masking, Merging, Packing, Products, Serving, Splitting
 from .tile_operations import TileOperations, library_operations
 from .tile_table import TileChoice, read_tile
 from .tiles import KvTiling
 
 _HERE: Final = Path(__file__).parent
+GROUPS: Final[dict[str, type]] = {
+    "products": Products,
+    "masking": Masking,
+    "packing": Packing,
+    "splitting": Splitting,
+    "merging": Merging,
+    "serving": Serving,
+}
 
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
 
 
 @dataclass(frozen=True)
-class Fused:
-    """Rotation and append inside an attention kernel: from which head dims on, and how many query heads a CTA loads and rotates
-    at a time, a memory latency each."""
-
-    from_dim: int
-    heads_at_once: int
-
-
-@dataclass(frozen=True)
 class KernelProfile:
     """How one implementation runs attention on one GPU architecture.
 
-    ``forecast`` also takes profiles whose ``operand_rows``, ``mma_rows``, ``mma_fraction``, ``overlap``,
-    ``in_flight`` and ``round_trips`` are arrays of one value for each call (see autotune.rank_machine).
+    ``forecast`` also takes profiles whose ``products.operand_rows``, ``products.mma_fraction``, ``overlap``, ``in_flight`` and
+    ``round_trips`` are arrays of one value for each call (see autotune.rank_machine).
 
     Attributes:
         key: name on the command line ("natten"), or the path of a user's own file.
@@ -51,80 +49,31 @@ class KernelProfile:
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
             Otherwise a Q tile is run whole, however few of its rows are queries.
+        products, masking, packing, splitting, merging, serving: see profile_groups.
         cascade: its algorithm, a name in the cascade library: where its operation counts come from.
         rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
-        products: where matrix products run: "tensor", or "cuda": on the FMA pipe, an element at a time.
-        operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
-            "registers" when warps must load them first (mma.sync), which then costs issue time too.
-        operand_rows: Q rows served by one read of a KV tile from shared memory.
-        row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
-            tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
-        mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
-        scores_through_smem: the scores go through shared memory between the two GEMMs.
-        output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
-            read and written in global memory for each KV tile.
-        coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
-        mask_alu_per_axis, mask_alu_select: compare-pipe operations to mask one score (see operations).
-        mma_fraction: share of the tensor rate its MMA instructions reach.
-        mask_waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
-        window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
-            score of one in fp8 takes as long as (measured, where it is).
+        emulated_exp: share of exponentials computed on the FMA pipe.
+        overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
+            see overlap_source.
         chain: what a CTA does one after the other in each KV tile, while only other CTAs of its SM work (see waiting): "none",
             its warps or tiles taking turns; "pipes", its products, softmax and reductions: ``overlap`` is then that of a CTA
             with a warp on each scheduler, and those that share an SM, or have more warps, overlap more (see pipes); or "loads",
             its loads too, no stage being ahead. tile_round_trips: memory latencies for each load that it waits for. Where a
             compiler told how long a tile takes, overlap is how many times that it takes.
-        tile_wait: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
-        transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
-        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
-            dimension from which the two products of such a tile do not overlap.
-        emulated_exp: share of exponentials computed on the FMA pipe.
-        overlap: a in  cycles = max(pipes) + a * (sum(pipes) - max(pipes)); 0 perfect, 1 none. Before calibration a prior,
-            see overlap_source.
         order: "longest-first" or "launch" (in the order of the grid).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM; with a chain no more than its
             shared memory holds Q, K and V tiles of.
-        prefill_reads: where a prefill finds its new keys and values: in the "cache", or as the layer before hands them over
-            ("new"), in the dtype of its products.
-        merge_trips: memory latencies that a CTA of the kernel that merges split keys takes over a token and head, of which it
-            merges one after the other. part_trips: the same for each part that the keys were split into, where it adds them one
-            after the other.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
-        masking: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
-        kv_tiling: where KV tiles begin (see patterns.neighborhood). skips_windows: when tiles outside a window are skipped
-            without a look: "always", or "decode" (at most ``DECODE_QUERIES`` tokens; beyond, every KV tile is tested first).
-        pack_gqa: whether the rows of query heads that share keys lie side by side in Q tiles: "always", "decode" (for at
-            most ``DECODE_QUERIES`` tokens) or "never".
-        packs_by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
+        kv_tiling: where KV tiles begin (see patterns.neighborhood).
         padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values; "rows": both,
             or at the next multiple of 128 bytes where that is less.
-        drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
-        packs_windows: whether it still does so under a sliding window. min_packed, max_packed: fewest and most heads that it
-            packs; with others it packs none.
-        split_kv: whether the keys are split over CTAs when there are too few of them: "always", "packed" (only where heads
-            are packed), "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
-        split_rule: into how many parts (see schedule). empty_parts: parts beyond the last tile run all the same.
-        captured_tokens, captured_splits: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
-            sequence into so many parts whatever the rule says, and always launch the merge.
-        sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
-        merge: who adds the parts up: "launch", a kernel of its own, or "last": the CTA that ends last, which reads
-            ``merge_ways`` parts at once, each of them ``merge_columns`` of a head's columns (0: all).
-        decode_from: what makes a call decoding: at most ``DECODE_QUERIES`` "tokens", or also a "history": a prompt, however
-            short, is none.
-        decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
-        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
-            the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
-        fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
-        heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
+        permute: tokens are made contiguous by tile before the kernel and put back after it.
         row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
             takes the L1 a cycle (0: stores fill lines).
-        warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
-        unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
         query_rate: bytes per clock of each SM that rotating and quantising queries reach; None: as fast as DRAM moves them.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
-        permute: tokens are made contiguous by tile before the kernel and put back after it.
         interval: half width of the 80% interval of log(time), a prior until calibrated.
     """
 
@@ -135,71 +84,31 @@ class KernelProfile:
     dtypes: tuple[str, ...]
     patterns: tuple[str, ...]
     tiles: tuple[TileChoice, ...]
+    products: Products
     overlap: float
     overlap_source: str
-    operand_rows: int
     interval: float
     family: str = ""
     engines: tuple[str, ...] = ()
     kv_dtypes: tuple[str, ...] = ()
     decode_tiles: tuple[TileChoice, ...] = ()
+    masking: Masking = field(default_factory=Masking)
+    packing: Packing = field(default_factory=Packing)
+    splitting: Splitting = field(default_factory=Splitting)
+    merging: Merging = field(default_factory=Merging)
+    serving: Serving = field(default_factory=Serving)
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
-    operands: Literal["async", "registers"] = "async"
-    row_warps: int = 0
-    mma_rows: int = 16
-    scores_through_smem: bool = False
-    output_in_registers: Literal["always", "kv_tile"] = "always"
-    coordinates: Literal["precomputed", "divided"] = "precomputed"
-    mask_alu_per_axis: float = MASK_ALU_PER_AXIS
-    mask_alu_select: float = MASK_ALU_SELECT
-    mask_waits: bool = False
-    window_axes: float = 0.0
-    fp8_window_axes: float = 0.0
-    chain: Literal["none", "pipes", "loads"] = "none"
-    tile_round_trips: float = 0.0
-    tile_wait: float = 0.0
-    transposes_fp8: bool = False
-    promotes_fp8: bool = False
-    serial_fp8_dim: int = 1024
-    mma_fraction: float = 1.0
     emulated_exp: float = 0.0
+    chain: Literal["none", "pipes", "loads"] = "none"
     order: Literal["longest-first", "launch"] = "launch"
     in_flight: int = 1
-    prefill_reads: Literal["cache", "new"] = "cache"
-    merge_trips: float = 0.0
-    part_trips: float = 0.0
-    round_trips: float = 4
-    masking: Literal["partial", "natten"] = "partial"
     kv_tiling: KvTiling = "static"
-    skips_windows: Literal["always", "decode"] = "always"
-    pack_gqa: Literal["always", "decode", "never"] = "never"
-    packs_by_copying: bool = False
     padded: Literal["none", "values", "both", "rows"] = "none"
-    drops_wide_windows: bool = False
-    packs_windows: bool = True
-    min_packed: int = 1
-    max_packed: int = 1024
-    products: Literal["tensor", "cuda"] = "tensor"
-    split_kv: Literal["always", "packed", "decode", "never"] = "never"
-    split_rule: SplitRule = "fill"
-    captured_tokens: int = 0
-    captured_splits: int = 1
-    sequences_walked: int = 0
-    empty_parts: bool = False
-    merge: Literal["launch", "last"] = "launch"
-    merge_ways: int = 1
-    merge_columns: int = 0
     permute: bool = False
-    decode_kernel: str = ""
-    decode_from: Literal["tokens", "history"] = "tokens"
-    other_heads: str = ""
-    least_share: float = 0.0
-    heads_apart: bool = False
     row_store_bytes: float = 0.0
-    fused: Fused | None = None
-    warp_keys: int = 0
-    unroll: int = 1
+    round_trips: float = 4
+    tile_round_trips: float = 0.0
     query_rate: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
@@ -240,7 +149,9 @@ class KernelProfile:
         rows = math.inf
         if axes == 1 and queries is not None:
             decodes = bool(self.decodes(queries, cached))
-            rows = queries * (packed if self.pack_gqa == "always" or (self.pack_gqa == "decode" and decodes) else 1)
+            rows = queries * (
+                packed if self.packing.heads == "always" or (self.packing.heads == "decode" and decodes) else 1
+            )
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
                 fits = rows <= (choice.max_rows or 4 * choice.q[0])
@@ -261,7 +172,7 @@ class KernelProfile:
     def decodes(self, queries: Any, cached: Any) -> Any:
         """Whether a call of so many new tokens, after so many cached ones, decodes. Takes numbers or arrays."""
         few = queries <= DECODE_QUERIES
-        return few & (cached > 0) if self.decode_from == "history" else few
+        return few & (cached > 0) if self.serving.decode_from == "history" else few
 
     @property
     def max_head_dim(self) -> int:
@@ -270,9 +181,9 @@ class KernelProfile:
 
     def takes_heads(self, gqa_ratio: int, parts: float, gpu: GPU) -> bool:
         """Whether it serves calls with so many query heads for a key head and so many parts, and leaves them to none."""
-        if not self.other_heads:
+        if not self.serving.other_heads:
             return True
-        return self.min_packed <= gqa_ratio <= self.max_packed and parts >= self.least_share * gpu.sms
+        return self.packing.least <= gqa_ratio <= self.packing.most and parts >= self.serving.least_share * gpu.sms
 
     def alternatives(self, axes: int, head_dim: int) -> list[TileChoice]:
         """Every tile choice that the kernel offers for a number of axes and a head dimension, the default first."""
@@ -325,7 +236,7 @@ def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") ->
     """
     document = dict(_document(key))
     variant = fitting_variant(document.pop("variant"), gpu.arch, engine, kv_dtype)
-    return None if variant is None else {**document, **variant}
+    return None if variant is None else layered(document, variant)
 
 
 def fitting_variant(
@@ -347,14 +258,32 @@ def _load_shipped(key: str, gpu: GPU, engine: str, kv_dtype: str) -> KernelProfi
     raise InputError(f"kernel {key!r} does not run on {gpu.key} ({gpu.arch}): expected one of {fit}")
 
 
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile's table with what another states put over it, field by field of a group too."""
+    table = {**below, **above}
+    return {
+        name: {**below[name], **value} if name in GROUPS and name in below and name in above else value
+        for name, value in table.items()
+    }
+
+
 def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
     """The profile of a table, its lists as tuples. Raises ValueError for a field that there is not."""
     table = dict(table)
-    extra = set(table) - {item.name for item in fields(KernelProfile)}
-    if extra:
-        raise ValueError(f"profiles/{key}.toml: unknown field {sorted(extra)[0]!r}")
-    if "fused" in table:
-        table["fused"] = Fused(**table["fused"])
+    where = f"profiles/{key}.toml"
+    groups = {name: _group(cls, table.pop(name), f"{where}: {name}") for name, cls in GROUPS.items() if name in table}
     tiles, decode_tiles = (tuple(read_tile(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
-    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists})
+    _known(KernelProfile, table, where)
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists}, **groups)
+
+
+def _group(cls: type, table: Mapping[str, Any], where: str) -> Any:
+    _known(cls, table, where)
+    return cls(**{**table, "fused": Fused(**table["fused"])} if "fused" in table else table)
+
+
+def _known(cls: type, table: Mapping[str, Any], where: str) -> None:
+    extra = set(table) - {item.name for item in fields(cls)}
+    if extra:
+        raise ValueError(f"{where}: unknown field {sorted(extra)[0]!r}")

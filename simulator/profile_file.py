@@ -20,18 +20,20 @@ from .calibration import BOUNDS
 from .conditions import engine_names
 from .kernel_choice import FAMILIES
 from .profile import (
+    GROUPS,
     MAX_TILE_TOKENS,
-    Fused,
     KernelProfile,
     build_profile,
     fitting_variant,
+    layered,
     profile_names,
     shipped_profile,
 )
+from .profile_groups import Fused
 from .tile_table import TileChoice
 from .workload import DTYPE_BYTES, MAX_AXES, MAX_HEAD_DIM
 
-# Least and most of each number; a value outside is a slip of the pen, not a kernel.
+# Least and most of each number, by its group; a value outside is a slip of the pen, not a kernel.
 RANGES: Final[dict[str, tuple[float, float]]] = {
     **{name: (bounds.low, bounds.high) for name, bounds in BOUNDS.items()},
     "overlap": (0.0, BOUNDS["overlap"].high),
@@ -40,31 +42,31 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "key_s": (0.0, BOUNDS["key_s"].high),
     "interval": (0.01, 3.0),
     "rescaled_tiles": (0.0, 1.0),
-    "operand_rows": (1, 1024),
-    "mma_rows": (1, 1024),
-    "mask_alu_per_axis": (0.0, 64.0),
-    "mask_alu_select": (0.0, 64.0),
-    "fp8_window_axes": (0.0, 16.0),
-    "window_axes": (0.0, 16.0),
-    "tile_wait": (0.0, 10_000.0),
+    "products.operand_rows": (1, 1024),
+    "products.mma_rows": (1, 1024),
+    "masking.alu_per_axis": (0.0, 64.0),
+    "masking.alu_select": (0.0, 64.0),
+    "masking.fp8_window_axes": (0.0, 16.0),
+    "masking.window_axes": (0.0, 16.0),
+    "products.wait_cycles": (0.0, 10_000.0),
     "row_store_bytes": (0.0, 128.0),
-    "mma_fraction": (0.01, 1.0),
+    "products.mma_fraction": (0.01, 1.0),
     "emulated_exp": (0.0, 1.0),
     "in_flight": (1, 64),
-    "row_warps": (0, 32),
-    "merge_trips": (0.0, 100.0),
-    "part_trips": (0.0, 100.0),
-    "warp_keys": (0, 4096),
-    "unroll": (1, 64),
-    "least_share": (0.0, 64.0),
-    "merge_ways": (1, 64),
-    "merge_columns": (0, 1024),
-    "min_packed": (1, 1024),
-    "max_packed": (1, 1024),
-    "serial_fp8_dim": (1, 1024),
-    "captured_tokens": (0, 65536),
-    "captured_splits": (1, 128),
-    "sequences_walked": (0, 1024),
+    "products.row_warps": (0, 32),
+    "merging.token_trips": (0.0, 100.0),
+    "merging.part_trips": (0.0, 100.0),
+    "splitting.warp_keys": (0, 4096),
+    "splitting.unroll": (1, 64),
+    "serving.least_share": (0.0, 64.0),
+    "merging.ways": (1, 64),
+    "merging.columns": (0, 1024),
+    "packing.least": (1, 1024),
+    "packing.most": (1, 1024),
+    "products.serial_fp8_dim": (1, 1024),
+    "splitting.captured_tokens": (0, 65536),
+    "splitting.captured_parts": (1, 128),
+    "splitting.sequences_walked": (0, 1024),
 }
 # Most of what a compiler says of a CTA.
 _COMPILED: Final = {
@@ -121,7 +123,7 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
         raise InputError(f"{where} has archs outside of a variant: expected them under [[variant]]")
     if "source" not in document:
         raise InputError(f'{where} has no source: expected where its figures are from, e.g. source = "ncu, 2026-03-01"')
-    own = {**document, **(fitting_variant(variants, gpu.arch, engine, kv_dtype) or {})}
+    own = layered(document, fitting_variant(variants, gpu.arch, engine, kv_dtype) or {})
     if "overlap" in own and "overlap_source" not in own:
         raise InputError(f"{where} has overlap = {own['overlap']!r} without overlap_source: expected where it is from")
     if base is None and not variants:
@@ -130,11 +132,19 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
     if "archs" not in own and (variants or below is None):
         runs = ", ".join(sorted({arch for table in variants for arch in table["archs"]})) or f"those of {base!r}"
         raise InputError(f"{where} does not run on {gpu.key} ({gpu.arch}): its architectures are {runs}")
-    table = {**(below or {}), "title": path.stem, **own}
-    for item in fields(KernelProfile):
-        if item.name != "key" and item.default is MISSING and item.name not in table:
-            raise InputError(f'{where} has no {item.name!r}: expected it stated, or base = "triton"')
+    table = layered(below or {}, {"title": path.stem, **own})
+    for name in _required(KernelProfile):
+        stated = table.get(name, {}) if name in GROUPS else {}
+        missing = (
+            [f"{name}.{field}" for field in _required(GROUPS[name]) if field not in stated] if name in GROUPS else []
+        )
+        if missing or name not in table:
+            raise InputError(f'{where} has no {(missing or [name])[0]!r}: expected it stated, or base = "triton"')
     return build_profile(text, table)
+
+
+def _required(cls: type) -> list[str]:
+    return [item.name for item in fields(cls) if item.name != "key" and item.default is item.default_factory is MISSING]
 
 
 def _base(name: object, gpu: GPU, engine: str, kv_dtype: str, where: str) -> Mapping[str, Any] | None:
@@ -163,19 +173,34 @@ def check_fields(table: Mapping[str, Any], where: str) -> None:
     Raises:
         InputError: an unknown entry, one of another type, or a value out of its range or not among those known.
     """
-    known = [item.name for item in fields(KernelProfile) if item.name != "key"]
-    kinds = get_type_hints(KernelProfile)
-    for name, value in table.items():
+    _check_table(KernelProfile, table, "", where)
+
+
+def _check_table(cls: type, table: Mapping[str, Any], group: str, where: str) -> None:
+    known = [group + item.name for item in fields(cls) if item.name != "key"]
+    kinds = get_type_hints(cls)
+    for own_name, value in table.items():
+        name = group + own_name
         if name not in known:
-            raise InputError(f"{where}: unknown entry {name!r}{suggest(name, known)}")
-        if name == "fused":
-            _check_fused(value, f"{where}: fused")
+            raise InputError(f"{where}: unknown entry {name!r}{suggest(name, _known_entries())}")
+        if name in GROUPS:
+            if not isinstance(value, dict):
+                raise InputError(f"{where}: {name} is {value!r}, expected a table such as [{name}]")
+            _check_table(GROUPS[name], value, f"{name}.", where)
+        elif own_name == "fused":
+            _check_fused(value, f"{where}: {name}")
         elif name in _TILES:
             _check_tiles(name, value, where)
-        elif get_origin(kinds[name]) is tuple:
+        elif get_origin(kinds[own_name]) is tuple:
             _check_names(name, value, where)
         else:
-            _check_value(name, value, kinds[name], where)
+            _check_value(name, value, kinds[own_name], where)
+
+
+def _known_entries() -> list[str]:
+    """Every entry of a profile, with its group before it, and the groups."""
+    inside = [f"{name}.{item.name}" for name, cls in GROUPS.items() for item in fields(cls)]
+    return [*(item.name for item in fields(KernelProfile) if item.name != "key"), *inside]
 
 
 def _check_value(name: str, value: object, kind: Any, where: str) -> None:
@@ -203,7 +228,7 @@ def _choices(name: str, kind: Any) -> Iterable[str] | None:
         return list(get_args(kind))
     if name == "cascade":
         return cascades.names()
-    return profile_names() if name in ("decode_kernel", "other_heads") else None
+    return profile_names() if name in ("serving.decode_kernel", "serving.other_heads") else None
 
 
 def _check_names(name: str, value: object, where: str) -> None:

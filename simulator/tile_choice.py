@@ -19,7 +19,7 @@ def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileCh
 
 def read_dtype(profile: KernelProfile, w: Workload) -> str:
     """The dtype of the keys and values that attention reads: the cache's, unless it reads what the layer hands over."""
-    if profile.prefill_reads == "new" and w.cached == 0 and not profile.decodes(w.tokens, 0):
+    if profile.serving.prefill_reads == "new" and w.cached == 0 and not profile.decodes(w.tokens, 0):
         return w.dtype
     return w.kv_dtype or w.dtype
 
@@ -28,4 +28,4 @@ def windowed(profile: KernelProfile, pattern: Pattern, w: Workload) -> bool:
     """Whether a kernel is called with a sliding window: it looks at the argument, and may drop a window of all keys."""
     if not isinstance(pattern, Band) or pattern.left >= UNLIMITED:
         return False
-    return not (profile.drops_wide_windows and pattern.left >= w.kv_tokens - 1)
+    return not (profile.masking.drops_wide_windows and pattern.left >= w.kv_tokens - 1)

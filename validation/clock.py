@@ -108,7 +108,7 @@ def _of_problem(problem: Problem, values: Mapping[str, float], rows: NDArray[np.
     costs = forecast(gpu, profile, replace(problem.calls, free_s=np.full(len(problem.runs), np.inf)))
     assert costs.compute_s is not None
     clock_hz = gpu.clock_hz
-    products_s = costs.limits["tensor"] * profile.mma_fraction
+    products_s = costs.limits["tensor"] * profile.products.mma_fraction
     other_s = np.maximum(costs.time_s - costs.compute_s, 0.0)
     chosen = replace(problem, gpu=gpu, profile=profile, measured_s=problem.measured_s[rows])
     cycles, products = (seconds[rows] * clock_hz for seconds in (costs.compute_s, products_s))

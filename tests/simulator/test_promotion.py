@@ -33,7 +33,7 @@ def shape(dim: int, rows: int, keys: int, query_bytes: float = 1.0) -> TileShape
 
 
 def one_by_one(dim: int) -> np.ndarray:
-    return np.array([float(dim >= VLLM.serial_fp8_dim)])
+    return np.array([float(dim >= VLLM.products.serial_fp8_dim)])
 
 
 @pytest.mark.parametrize(("dim", "rows", "keys", "stack_bytes"), COMPILED)

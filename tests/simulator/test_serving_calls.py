@@ -28,7 +28,7 @@ def test_a_window_of_all_keys_runs_the_kernel_without_one() -> None:
     assert tiles[127] == ((64,), (128,))  # one warpgroup: 128 keys, all in the window
     assert tiles[128] == ((128,), (128,))
     fa2 = load_profile("fa2", load_gpu("a100"))
-    assert not fa2.drops_wide_windows  # it looks at the argument
+    assert not fa2.masking.drops_wide_windows  # it looks at the argument
 
 
 def test_captured_calls_split_up_to_their_bound() -> None:

@@ -97,7 +97,7 @@ def test_transposing_v_in_fp8_costs_shared_memory_and_nothing_in_16_bits():
 
     def shared(dtype, transposes):
         workload = Workload(8192, 16, 256, heads_kv=4, dtype=dtype)
-        changed = replace(profile, transposes_fp8=transposes)
+        changed = replace(profile, products=replace(profile.products, transposes_fp8=transposes))
         calls = single_call(
             gpu, changed, workload, CAUSAL, ((128,), (128,)), CAUSAL.tile_work(workload, (128,), (128,)), Conditions()
         )

@@ -81,7 +81,7 @@ class FileNames(Names):
                 found = entry["decode_others"]
             elif found is not None:
                 profile = load_profile(found, gpu, kv_dtype=kv_dtype)
-                found = found if profile.takes_heads(gqa_ratio, parts, gpu) else profile.other_heads
+                found = found if profile.takes_heads(gqa_ratio, parts, gpu) else profile.serving.other_heads
         if found is None:
             reason = f"no kernel profile for {name[:80]!r} on {gpu.arch}"
             raise BadEntry(f"there is {reason}: --kernel NAME states it ({', '.join(profile_names())})", reason)

@@ -1,0 +1,169 @@
+"""What a kernel profile states of one matter: a group of fields, a table of its own in ``profiles/*.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
+from .schedule import SplitRule
+
+When = Literal["always", "decode", "never"]
+
+
+@dataclass(frozen=True)
+class Products:
+    """How the matrix products of a tile run.
+
+    Attributes:
+        operand_rows: Q rows served by one read of a KV tile from shared memory (may be an array, see KernelProfile).
+        unit: "tensor", or "cuda": on the FMA pipe, an element at a time.
+        operands: "async" when the tensor cores read operands from shared memory on their own (wgmma, tcgen05);
+            "registers" when warps must load them first (mma.sync), which then costs issue time too.
+        row_warps: warps among which a Q tile's rows are divided, 16 each at least; they read Q from shared memory for every KV
+            tile as well as K and V. Warps without rows share the keys, and all are merged at the end. 0: operand_rows says.
+        mma_rows: rows of one MMA instruction; a tile of fewer still takes its time (tcgen05 at 64 rows runs at half rate).
+        mma_fraction: share of the tensor rate its MMA instructions reach.
+        scores_through_smem: the scores go through shared memory between the two GEMMs.
+        output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
+            read and written in global memory for each KV tile.
+        wait_cycles: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
+        transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
+        promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
+            dimension from which the two products of such a tile do not overlap.
+    """
+
+    operand_rows: int
+    unit: Literal["tensor", "cuda"] = "tensor"
+    operands: Literal["async", "registers"] = "async"
+    row_warps: int = 0
+    mma_rows: int = 16
+    mma_fraction: float = 1.0
+    scores_through_smem: bool = False
+    output_in_registers: Literal["always", "kv_tile"] = "always"
+    wait_cycles: float = 0.0
+    transposes_fp8: bool = False
+    promotes_fp8: bool = False
+    serial_fp8_dim: int = 1024
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which tiles are visited and masked, and what masking one score takes.
+
+    Attributes:
+        tiles: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
+        alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations).
+        waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
+        window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
+            score of one in fp8 takes as long as (measured, where it is).
+        coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
+        skips_windows: when tiles outside a window are skipped without a look: "always", or "decode" (at most
+            ``DECODE_QUERIES`` tokens; beyond, every KV tile is tested first).
+        drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
+    """
+
+    tiles: Literal["partial", "natten"] = "partial"
+    alu_per_axis: float = MASK_ALU_PER_AXIS
+    alu_select: float = MASK_ALU_SELECT
+    waits: bool = False
+    window_axes: float = 0.0
+    fp8_window_axes: float = 0.0
+    coordinates: Literal["precomputed", "divided"] = "precomputed"
+    skips_windows: Literal["always", "decode"] = "always"
+    drops_wide_windows: bool = False
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Query heads that share keys, side by side in Q tiles.
+
+    Attributes:
+        heads: whether their rows are packed: "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
+        least, most: fewest and most heads that it packs; with others it packs none.
+        under_windows: whether it still does so under a sliding window.
+        by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
+    """
+
+    heads: When = "never"
+    least: int = 1
+    most: int = 1024
+    under_windows: bool = True
+    by_copying: bool = False
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Keys of a sequence over several CTAs, and how CTAs find and share them.
+
+    Attributes:
+        when: whether the keys are split when there are too few CTAs: "always", "packed" (only where heads are packed),
+            "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
+        rule: into how many parts (see schedule). empty_parts: parts beyond the last tile run all the same.
+        captured_tokens, captured_parts: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
+            sequence into so many parts whatever the rule says, and always launch the merge.
+        sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
+        warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
+        unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
+    """
+
+    when: Literal["always", "packed", "decode", "never"] = "never"
+    rule: SplitRule = "fill"
+    empty_parts: bool = False
+    captured_tokens: int = 0
+    captured_parts: int = 1
+    sequences_walked: int = 0
+    warp_keys: int = 0
+    unroll: int = 1
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Who adds the parts up that the keys were split into, and how.
+
+    Attributes:
+        by: "launch", a kernel of its own, or "last": the CTA that ends last.
+        ways, columns: that CTA reads so many parts at once, each of them so many of a head's columns (0: all).
+        token_trips: memory latencies that a CTA of the merging kernel takes over a token and head, of which it merges one after
+            the other. part_trips: the same for each part, where it adds them one after the other.
+    """
+
+    by: Literal["launch", "last"] = "launch"
+    ways: int = 1
+    columns: int = 0
+    token_trips: float = 0.0
+    part_trips: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Rotation and append inside an attention kernel: from which head dims on, and how many query heads a CTA loads and rotates
+    at a time, a memory latency each."""
+
+    from_dim: int
+    heads_at_once: int
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a serving engine calls the kernel, and which kernel it calls instead.
+
+    Attributes:
+        prefill_reads: where a prefill finds its new keys and values: in the "cache", or as the layer before hands them over
+            ("new"), in the dtype of its products.
+        heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
+        decode_from: what makes a call decoding: at most ``DECODE_QUERIES`` "tokens", or also a "history": a prompt, however
+            short, is none.
+        decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
+        other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
+            the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
+        fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
+    """
+
+    prefill_reads: Literal["cache", "new"] = "cache"
+    heads_apart: bool = False
+    decode_from: Literal["tokens", "history"] = "tokens"
+    decode_kernel: str = ""
+    other_heads: str = ""
+    least_share: float = 0.0
+    fused: Fused | None = None
