@@ -93,6 +93,7 @@ def sweep(calls: int = 100_000) -> None:
             graph=full_like(0),
             locked_hz=full_like(np.inf),
             free_s=full_like(np.inf),
+            calls_before=full_like(0),
             single=full_like(0),
             tests=full_like(0),
             **{name: full_like(0) for name in COMPILED},

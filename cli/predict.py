@@ -69,6 +69,13 @@ from .request import read_request
 @click.option("--graph", is_flag=True, help="Launched inside a CUDA graph.")
 @click.option("--cold", is_flag=True, help="The L2 holds nothing of the call's tensors.")
 @click.option("--clock", metavar="FREQUENCY", help="SM clock that the GPU is locked to, e.g. 1410MHz or 1.4GHz.")
+@click.option(
+    "--calls-before",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Calls like it that run just before it without a rest, as in a loop: the power limit then acts sooner.",
+)
 @click.option("--append", "appends", is_flag=True, help="The call also writes the new keys and values to the cache.")
 @click.option("--rope", "rotates", is_flag=True, help="As --append, and the same pass rotates the queries.")
 @click.option(

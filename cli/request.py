@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -70,6 +70,7 @@ def read_request(
     graph: bool,
     cold: bool,
     clock: str | None,
+    calls_before: int,
     appends: bool,
     rotates: bool,
 ) -> Request:
@@ -88,10 +89,11 @@ def read_request(
     clock_hz = None if clock is None else parse_frequency(clock)
     if engine is None:
         conditions = Conditions(
-            warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates, clock_hz=clock_hz
-        )
+            warm_l2=not cold, graph=graph, appends=appends or rotates, rotates=rotates, clock_hz=clock_hz,
+            calls_before=calls_before,
+        )  # fmt: skip
     else:
-        conditions = engine_conditions(engine, workload, not cold, clock_hz)
+        conditions = replace(engine_conditions(engine, workload, not cold, clock_hz), calls_before=calls_before)
     wanted = read_pattern(pattern, mask)
     models = tuple(load_gpu(name) for name in names)
     constants = load_calibration(calibration) if calibration is not None else None

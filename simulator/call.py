@@ -131,6 +131,7 @@ def single_call(
         "graph": conditions.graph,
         "locked_hz": math.inf if conditions.clock_hz is None else conditions.clock_hz,
         "free_s": SERVING_FREE_S if conditions.engine else FREE_S,
+        "calls_before": conditions.calls_before,
         "single": choice.single if choice else False,
         "tests": tests_tiles(profile, pattern, w),
         **_compiled(choice),

@@ -30,7 +30,7 @@ class Calls:
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
-        free_s: seconds of a call before the power limit lowers the clock.
+        free_s: seconds of work before the power limit lowers the clock. calls_before: calls like it that used of them already.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         threads: of a CTA. cycles to spilled_bytes: see waiting.Compiled. 0: not told.
@@ -69,6 +69,7 @@ class Calls:
     graph: Floats
     locked_hz: Floats
     free_s: Floats
+    calls_before: Floats
     single: Floats
     tests: Floats
     threads: Floats

@@ -129,7 +129,8 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     at_a_time = ctas / waves  # SMs
     tiles = pipes.combine(profile, cycles) / at_a_time
     products = cycles["tensor"] * profile.products.mma_fraction / gpu.sms
-    clock_hz = clock.held_hz(gpu, clock.highest_hz(gpu, calls.locked_hz), tiles, products, calls.free_s)
+    highest_hz = clock.highest_hz(gpu, calls.locked_hz)
+    clock_hz = clock.held_hz(gpu, highest_hz, tiles, products, calls.free_s, calls_before=calls.calls_before)
     tiles_s = tiles / clock_hz
     moved = _one(
         _input_bytes(cascade, bound, workload) * heads + heads * workload.tokens * workload.dim_v * calls.query_bytes[0]

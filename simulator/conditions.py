@@ -29,6 +29,8 @@ class Conditions:
         engine: the serving engine whose call it is, "" for none: which fitted constants apply.
         clock_hz: the SM clock where it is locked; None for one that boosts as power allows. A lock is an upper bound: the power
             limit may hold the SMs below it.
+        calls_before: calls like it that ran just before it without a rest, as a benchmark's warm-up does or a model all day:
+            the GPU's power limit may act from the call's beginning on. An engine's calls are in such a loop already.
     """
 
     warm_l2: bool = True
@@ -38,10 +40,14 @@ class Conditions:
     quantises: bool = False
     engine: str = ""
     clock_hz: float | None = None
+    calls_before: int = 0
 
     def __post_init__(self) -> None:
         if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
             raise InputError(f"clock {self.clock_hz:g} Hz is not a clock: expected a finite number above 0")
+
+        if self.calls_before < 0:
+            raise InputError(f"{self.calls_before} calls before is not a number of calls: expected 0 or more")
 
     def check(self, gpu: GPU) -> None:
         """Raise InputError where these conditions cannot be on a GPU."""

@@ -126,7 +126,7 @@ def forecast(
     # The clock under power: all rates but DRAM's follow it.
     tiles_per_sm = tiles_visited * head_groups / gpu.sms
     products = tile.pipes["tensor"] * profile.products.mma_fraction * tiles_per_sm
-    clock_hz = clock.held_hz(gpu, highest_hz, cycles, products, c.free_s)
+    clock_hz = clock.held_hz(gpu, highest_hz, cycles, products, c.free_s, calls_before=c.calls_before)
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.

@@ -79,7 +79,8 @@ def series(runs: Sequence[MeasuredRun]) -> list[Series]:
 
 
 def _free(run: MeasuredRun) -> bool:
-    return run.clock_hz is None or run.clock_hz >= load_gpu(run.gpu).clock_hz
+    """Whether neither a lock nor calls before it held the clock down."""
+    return not run.calls_before and (run.clock_hz is None or run.clock_hz >= load_gpu(run.gpu).clock_hz)
 
 
 def _series(runs: list[MeasuredRun]) -> Series:

@@ -38,6 +38,7 @@ class MeasuredRun:
     The rest may be left out of a table, or empty in it:
         head_dim_v, kv_dtype, kv_grid: as in Workload, where they differ. direction: "fwd", "bwd" or "fwdbwd".
         config: the kernel's configuration as ``key=value`` words ("BLOCK_M=128 num_warps=8").
+        calls_before: calls like it that ran just before without a rest, as far as known.
         clock_hz: SM clock while measuring, or what it was locked to: an upper bound for the forecast.
         spread_s: half the distance of the quartiles. samples: runs behind the median.
     """
@@ -70,6 +71,7 @@ class MeasuredRun:
     clock_hz: float | None = None
     spread_s: float | None = None
     samples: int | None = None
+    calls_before: int = 0
 
     @property
     def workload(self) -> Workload:
@@ -93,7 +95,14 @@ class MeasuredRun:
         what, *done = self.measures.split("+")
         engine = self.software.split()[0].lower() if done and what == "call" else ""
         return Conditions(
-            self.warm, self.graph, "append" in done, "rope" in done, "quantise" in done, engine, self.clock_hz
+            self.warm,
+            self.graph,
+            "append" in done,
+            "rope" in done,
+            "quantise" in done,
+            engine,
+            self.clock_hz,
+            self.calls_before,
         )
 
 
@@ -210,6 +219,8 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
     run = MeasuredRun(**values)  # type: ignore[arg-type]
     if not (math.isfinite(run.time_s) and run.time_s > 0):
         raise InputError(f"{where}: time_s {row['time_s']!r} is not a positive time in seconds")
+    if run.calls_before < 0:
+        raise InputError(f"{where}: calls_before {run.calls_before} is not a number of calls: expected 0 or more")
     for name, known in (("measures", MEASURES), ("direction", DIRECTIONS)):
         if getattr(run, name) not in known:
             raise unknown(f"{name} in {where}", getattr(run, name), known)

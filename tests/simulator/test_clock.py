@@ -36,6 +36,30 @@ def test_only_what_is_left_after_the_free_time_is_slowed():
     assert time_s == pytest.approx(FREE_S + FREE_S / H100.sustained_clock_fraction, rel=1e-12)
 
 
+def test_calls_just_before_use_the_free_time_up():
+    cycles = 0.3 * FREE_S * H100.clock_hz
+    free, part, none = (held_hz(H100, BOOST, cycles, cycles, calls_before=n) for n in (2, 3, 4))
+    assert free == BOOST
+    # A third of the free time is left when the fourth call begins: 0.1 of 0.3.
+    assert cycles / part == pytest.approx((0.1 + 0.2 / H100.sustained_clock_fraction) * FREE_S, rel=1e-9)
+    assert none == pytest.approx(SUSTAINED, rel=1e-12)
+
+
+def test_a_call_in_a_loop_meets_the_power_limit():
+    call = Workload(65536, 24, 128, dtype="fp16")
+    rested, looped = (predict(call, "dense", "h100", "cudnn", conditions=Conditions(calls_before=n)) for n in (0, 10))
+    assert rested.time_s < FREE_S
+    assert 1.05 < looped.time_s / rested.time_s < 1 / H100.sustained_clock_fraction
+    assert looped.baseline.time_s == looped.time_s
+    short = Workload(4096, 24, 128, dtype="fp16")
+    assert (
+        predict(short, "dense", "h100", conditions=Conditions(calls_before=10)).time_s
+        == predict(short, "dense", "h100").time_s
+    )
+    with pytest.raises(InputError, match="-1 calls before is not a number of calls"):
+        Conditions(calls_before=-1)
+
+
 def test_a_lock_below_the_power_limit_is_held_and_above_the_boost_clock_does_nothing():
     locks = np.array([0.5 * SUSTAINED, H100.clock_max_hz, np.inf])
     free = highest_hz(H100, locks)

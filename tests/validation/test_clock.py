@@ -18,14 +18,14 @@ LENGTHS = (8192, 16384, 32768, 65536, 131072)
 
 def made_up(free_s, monkeypatch, heads=(16, 32, 64)):
     """Dense runs that take what the model says with another time before the limit."""
-    plain = replace(load_runs(DATA / "neighborhood.csv")[0], gpu="gb200", source="made up")
+    plain = replace(load_runs(DATA / "neighborhood.csv")[0], gpu="gb200", source="made up", calls_before=0)
     runs = [
         replace(plain, id=f"{count}-{length}", heads=count, heads_kv=count, grid=str(length), software=f"{count} heads")
         for count in heads
         for length in LENGTHS
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a[:4], free_s=free_s))
+        patched.setattr(clock, "held_hz", lambda *a, **_: held_hz(*a[:4], free_s=free_s))
         times = [problem_of([run]).seconds()[0] for run in runs]
     return [replace(run, time_s=time_s) for run, time_s in zip(runs, times, strict=True)]
 
@@ -47,6 +47,7 @@ def test_runs_that_tell_nothing_of_the_limit_are_left_out(monkeypatch):
     assert not series([replace(run, clock_hz=1.2e9) for run in runs])  # locked
     assert series([replace(run, clock_hz=2.05e9) for run in runs])  # locked above what it holds
     assert not series([replace(run, source="NATTEN profiler logs") for run in runs])
+    assert not series([replace(run, calls_before=10) for run in runs])
     assert not series([replace(run, pattern="na window=128") for run in runs])
     assert not series([replace(run, grid="2048", time_s=2e-3) for run in runs])  # none is long
 
@@ -66,7 +67,7 @@ def test_known_constants_of_serving_calls_are_found_again(monkeypatch):
     runs = [replace(run, gpu="h100", kernel="fa3", id=f"{run.id} {index}") for index, run in enumerate(curated)]
     runs = [run for run in runs if run.conditions.engine and describable(run)]
     with monkeypatch.context() as patched:
-        patched.setattr(clock, "held_hz", lambda *a: held_hz(*a[:4], free_s=0.001, rest_power=0.2))
+        patched.setattr(clock, "held_hz", lambda *a, **_: held_hz(*a[:4], free_s=0.001, rest_power=0.2))
         times = problem_of(runs).seconds()
     found = serving_series([replace(run, time_s=t) for run, t in zip(runs, times, strict=True)])
     rest, _, serving_s = best_of(joint_losses([], found))

@@ -35,6 +35,7 @@ from .reading import document_text
 from .stated import stated_run
 
 SOURCE: Final = "NATTEN profiler"
+WARMUP: Final = 10  # calls just before the profiled one: the default of --warmup-steps (natten/profiler.py, 0.21)
 _HEADER: Final = ("Framework", "Kernel category", "Arch", "Operation", "# calls", "Runtime")
 _BORDERS: Final = re.compile("[│┃|]")
 _RUNTIME: Final = re.compile(r"([0-9.]+)\s*(ns|us|µs|μs|ms|s)")
@@ -107,6 +108,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
             warm=True,
             method="NATTEN profiler (torch profiler, device time)",
             source=SOURCE,
+            calls_before=WARMUP,
         )
         found.append(Measurement(run, None, direction))
     return found
