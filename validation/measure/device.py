@@ -21,11 +21,13 @@ _MOST_LEAD = 200  # writes of the flush buffer ahead of the timed calls
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of single calls, how they were timed, and what the sensor said before, during and after."""
+    """Seconds of single calls, how they were timed, what the sensor said before, during and after, and how many calls ran
+    before the middle one without a rest."""
 
     samples_s: tuple[float, ...]
     method: str
     readings: dict[str, Reading] = field(default_factory=dict)
+    calls_before: int = 0
 
     @property
     def median_s(self) -> float:
@@ -110,7 +112,8 @@ class CudaDevice:
         readings["after"] = self._sensor.read()
         cache = "L2 warm from the call before" if warm else "L2 overwritten before each"
         method = f"CUDA events, median of {samples} single calls queued ahead, {cache}, {warm_ups} warm-up calls"
-        return Timing(tuple(seconds), f"{method}; {_shown(readings, self._sensor.source)}", readings)
+        method = f"{method}; {_shown(readings, self._sensor.source)}"
+        return Timing(tuple(seconds), method, readings, warm_ups + samples // 2)
 
     def _host_s(self, call: Callable[[], Any], calls: int) -> float:
         """Run the warm-up; seconds that the host takes to launch one call."""

@@ -98,6 +98,7 @@ def _result(case: Case, prepared: Any, timing: Timing, name: str, suite: str, er
         clock_hz=clock,
         spread_s=timing.spread_s,
         samples=len(timing.samples_s),
+        calls_before=timing.calls_before,
     )
     _, impossible = plausible([run])
     if impossible:

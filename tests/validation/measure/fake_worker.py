@@ -29,7 +29,7 @@ class FakeDevice:
     def time(self, call, *, warm, budget_s):
         del call, warm, budget_s
         readings = {"before": Reading(1.98e9, 40.0, 120.0), "during": Reading(1.755e9, 45.0, 640.0)}
-        return Timing((0.9e-4, 1.0e-4, 1.1e-4, 1.2e-4, 1.3e-4), "pretended", readings)
+        return Timing((0.9e-4, 1.0e-4, 1.1e-4, 1.2e-4, 1.3e-4), "pretended", readings, 7)
 
     def synchronize(self):
         if self.broken:

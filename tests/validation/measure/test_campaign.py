@@ -37,6 +37,7 @@ def test_every_case_becomes_a_row_that_can_be_read_back(fake):
     assert (run.batch, run.heads, run.heads_kv, run.grid, run.head_dim) == (1, 2, 1, "128", 64)
     assert (run.warm, run.graph, run.measures) == (False, False, "kernel")
     assert (run.time_s, run.spread_s, run.samples) == (1.1e-4, pytest.approx(1e-5), 5)
+    assert run.calls_before == 7
     assert run.clock_hz == 1.755e9  # while it ran
     assert run.source.startswith("attncast measure tiny, 20")
     record = fake.records()[0]

@@ -76,6 +76,7 @@ def test_a_case_is_warmed_up_and_fills_its_seconds(monkeypatch, warm, samples):
     assert (timing.median_s, timing.spread_s) == (pytest.approx(2e-3), pytest.approx(0.0, abs=1e-9))
     assert list(timing.readings) == ["before", "during", "after"]
     assert "25 warm-up calls" in timing.method
+    assert timing.calls_before == 25 + samples // 2
     assert ("L2 warm" if warm else "L2 overwritten before each") in timing.method
     assert "SM 1755/1755/1755 MHz" in timing.method
 
