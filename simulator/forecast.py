@@ -142,12 +142,17 @@ def forecast(
         walks = c.batch / profile.splitting.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
-    if profile.splitting.unroll > 1:
-        # Memory paces all waves but the last, in which a CTA takes its own time, however few they are.
-        slots = gpu.sms * in_flight
-        before = np.floor(np.maximum(ctas * splits - 1.0, 0.0) / slots) * slots / (ctas * splits)
-        alone_s = np.maximum.reduceat(np.maximum(chain, work * flat(in_flight)), c.row) / clock_hz
-        run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
+    # Memory paces all waves but the last, in which a CTA takes its own time, beside fewer others. It is no less than
+    # the shortest CTA's, which starts last where the longest go first; other tails of a compute-bound call are in its span.
+    before, beside_last = schedule.last_wave(ctas * splits, gpu.sms, in_flight)
+    own = chain
+    if profile.chain == "pipes" and (beside_last < shape.resident).any():
+        less = replace(shape, resident=beside_last)
+        last = pipes.tile_cycles(gpu, profile, operations or profile.operations, less, c.tensor_rate)
+        assert last.chain is not None
+        own = cycles_of(*last.chain) * flat(beside_last) + flat(latency + loads * trip)
+    alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
+    run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)

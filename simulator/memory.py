@@ -146,8 +146,20 @@ def selection_seconds(
 
 
 # Integer operations per element and axis of PyTorch's strided copy: a division by a constant (multiply high, add, shift),
-# a multiply and subtract for the remainder, and a multiply-add of the stride, once each for source and destination.
+# a multiply and subtract for the remainder, and a multiply-add of the stride, once each for source and destination. Its
+# machine code (ATen/cuda/detail/OffsetCalculator.cuh by nvcc 13.0 for sm_80) has an IMAD.HI, three IMAD, SHF, IADD3, ISETP, MOV
+# and BRA an axis: ten cycles of a scheduler's multiplier, where six operations of ours take twelve of its ALU.
 COPY_INTEGER_OPS_PER_AXIS = 6.0
+
+
+def copy_address_seconds(gpu: GPU, elements: Floats, axes: Floats | float, clock_hz: Floats) -> Floats:
+    """Time that every SM takes to compute the addresses of a strided copy in PyTorch, one element at a time.
+
+    ``axes`` are those that do not merge with their neighbour; each is divided by.
+    """
+    addresses = elements * axes * COPY_INTEGER_OPS_PER_AXIS
+    seconds: Floats = addresses / (gpu.sms * gpu.alu_per_clock_per_sm * clock_hz)
+    return seconds
 
 
 def permute_seconds(gpu: GPU, elements: Floats, element_bytes: Floats, axes: Floats, clock_hz: Floats) -> Floats:
@@ -156,7 +168,5 @@ def permute_seconds(gpu: GPU, elements: Floats, element_bytes: Floats, axes: Flo
     Each token axis becomes two (tile, offset), and batch, head and head dim stay: ``2 * axes + 2`` axes to divide by
     (the innermost needs no division).
     """
-    addresses = elements * (2.0 * axes + 2.0) * COPY_INTEGER_OPS_PER_AXIS
-    integer_rate = gpu.sms * gpu.alu_per_clock_per_sm * clock_hz
     moving = dram_seconds(gpu, 2.0 * elements * element_bytes)
-    return np.maximum(moving, addresses / integer_rate) + gpu.launch_s
+    return np.maximum(moving, copy_address_seconds(gpu, elements, 2.0 * axes + 2.0, clock_hz)) + gpu.launch_s

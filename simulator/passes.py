@@ -14,6 +14,8 @@ from .tiles import Floats
 # Memory latencies of PyTorch's strided copy of little: strides, load, store, and the end of the grid. Read off
 # FlashAttention-2's short decoding with packed heads: its two copies add 6.1 us on A100 and 4.0 us on RTX PRO 6000.
 COPY_TRIPS = 4.0
+# Axes of such a copy that do not merge: batch, key heads, query heads that share one, and the head dimension.
+COPIED_AXES = 4.0
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
 MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 # A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
@@ -75,9 +77,11 @@ def passes(
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
     if profile.packing.by_copying:
         # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
-        copied = c.batch * c.heads * c.queries * (c.dim + c.dim_v) * 2.0 * c.query_bytes
+        elements = c.batch * c.heads * c.queries * (c.dim + c.dim_v)
+        copied = elements * 2.0 * c.query_bytes
         missed = 1.0 - memory.resident_share(gpu, moved.unique_bytes + copied, c.warm)
         copying_s = np.maximum(memory.dram_seconds(gpu, copied * missed), memory.l2_seconds(gpu, copied, clock_hz))
+        copying_s = np.maximum(copying_s, memory.copy_address_seconds(gpu, elements, COPIED_AXES, clock_hz))
         copying_s = copying_s + 2.0 * (once_s + COPY_TRIPS * gpu.dram_latency_s)
         permute_s = np.where((c.packed > 1) & (c.kv_heads > 1), copying_s, 0.0)
     if c.permute_axes.any():

@@ -107,6 +107,17 @@ HISTORY_WAVES = 8
 HISTORY_PARTS = 6000
 
 
+def last_wave(ctas: Floats, sms: int, in_flight: Floats | float) -> tuple[Floats, Floats]:
+    """Share of the CTAs that start before the last wave, and how many of that wave are beside each other on an SM.
+
+    A wave is as many as the SMs hold, ``in_flight`` each.
+    """
+    slots = sms * in_flight
+    started = np.floor(np.maximum(ctas - 1.0, 0.0) / slots) * slots
+    beside: Floats = np.clip(np.ceil((ctas - started) / sms), 1.0, in_flight)
+    return started / ctas, beside
+
+
 def kv_splits(
     rule: SplitRule,
     ctas: Floats,

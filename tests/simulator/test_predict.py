@@ -67,6 +67,18 @@ def test_memory_bound_decode_takes_the_time_of_its_bytes():
     assert floor < estimate.time_s < 1.3 * floor
 
 
+def test_memory_does_not_pace_a_last_wave_of_few():
+    # FlashAttention-2 on an A100: 216 CTAs are a wave, and 8 key heads of 32 sequences are 256 of them, of 27 to a wave's 31.
+    times = {}
+    for batch in (27, 32, 54):
+        workload = Workload(1, 32, 128, batch=batch, heads_kv=8, cached=16383)
+        times[batch] = predict(workload, "causal", "a100", "fa2", conditions=Conditions(graph=True)).parts_s
+    run = {batch: parts["tiles"] + parts["schedule"] + parts["memory"] for batch, parts in times.items()}
+    assert run[54] == pytest.approx(2 * run[27], rel=0.01)
+    assert run[32] > 1.1 * run[27] * 32 / 27
+    assert run[32] < run[54]
+
+
 def test_splitting_the_keys_fills_an_empty_gpu():
     workload = Workload(1, 8, 128, heads_kv=1, cached=131071)
     estimate = predict(workload, "causal", "h100", "fa3")

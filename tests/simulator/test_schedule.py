@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncast.simulator.schedule import history_parts, history_splits, kv_splits, makespan, wide_splits, widening
+from attncast.simulator.schedule import (
+    history_parts,
+    history_splits,
+    kv_splits,
+    last_wave,
+    makespan,
+    wide_splits,
+    widening,
+)
 
 ONE = np.zeros(1, dtype=np.int64)
 
@@ -60,6 +68,17 @@ def test_heads_from_their_first_tile_to_their_last_match_the_simulation(tiles, h
     cost, count = head[::-1].copy(), np.full(tiles, float(heads))
     ours = makespan(cost, count, ONE, 148, False, float(heads))[0]
     assert ours == pytest.approx(simulate(np.tile(head, heads), 148), rel=0.03)
+
+
+@given(st.integers(1, 3000), st.integers(1, 64), st.integers(1, 4))
+def test_the_last_wave_is_what_whole_waves_leave(ctas, sms, in_flight):
+    started = 0
+    while ctas - started > sms * in_flight:
+        started += sms * in_flight
+    beside = max(sum(1 for cta in range(started, ctas) if cta % sms == place) for place in range(sms))
+    share, found = last_wave(np.array([float(ctas)]), sms, in_flight)
+    assert share[0] == pytest.approx(started / ctas)
+    assert found[0] == beside
 
 
 def test_calls_do_not_mix():
