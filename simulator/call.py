@@ -98,7 +98,7 @@ def single_call(
     q_tile, kv_tile = tiles
     w = workload
     choice = _own_choice(profile, pattern, w, tiles)
-    around = _around_bytes(w, conditions)
+    around = _around_bytes(profile, w, conditions)
     append = append_thread(conditions.engine, gpu.arch, DTYPE_BYTES[w.kv_dtype or w.dtype])
     tile_q = math.prod(q_tile)
     values = {
@@ -220,16 +220,21 @@ def _padded(profile: KernelProfile, dim: int, w: Workload) -> int:
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits
 
 
-def _around_bytes(w: Workload, conditions: Conditions) -> dict[str, float]:
+def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -> dict[str, float]:
     """Bytes read and written by what a call does besides attention (see Calls)."""
     tokens = w.batch * w.tokens
     query = tokens * w.heads * w.head_dim * (ACTIVATION_BYTES + DTYPE_BYTES[w.dtype])
     key = tokens * w.kv_heads * (w.head_dim + w.dim_v) * (ACTIVATION_BYTES + DTYPE_BYTES[w.kv_dtype or w.dtype])
     return {
         "append_bytes": key if conditions.appends else 0.0,
-        "rotate_bytes": query if conditions.rotates else 0.0,
+        "rotate_bytes": query if conditions.rotates and not rotates_itself(profile, w) else 0.0,
         "quantise_bytes": query if conditions.quantises and not conditions.rotates else 0.0,
     }
+
+
+def rotates_itself(profile: KernelProfile, w: Workload) -> bool:
+    """Whether the attention kernel rotates the queries, without a pass before it."""
+    return profile.serving.fused is not None and w.head_dim >= profile.serving.fused.from_dim
 
 
 # Index of the first class of a single call.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hwmodels import GPU
-from . import clock, memory, pipes, schedule, waiting
+from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
 from .passes import passes
 from .pipes import TileShape
@@ -69,6 +69,8 @@ def forecast(
         in_flight = np.floor(in_flight / wide)
     if splits is None:
         splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
+    if profile.splitting.rule == "wide":
+        in_flight = steps.residents(gpu, c, longest, splits, in_flight)
 
     shape = TileShape(
         rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
@@ -91,6 +93,9 @@ def forecast(
         return (found + c.tested * flat(tested) if c.tested.any() else found) * share
 
     work = chain = cycles_of(tile.full, tile.partial, tile.tested)
+    if profile.splitting.warp_keys:
+        loaded = flat(tile.l2 * steps.loaded_share(profile, c, longest)) * c.visited * share
+        work = chain = np.maximum(work, loaded)
     if np.any(tile.first_saves):
         work = chain = work - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
     if tile.chain is not None:
@@ -113,13 +118,22 @@ def forecast(
         output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
     trip = gpu.dram_latency_s * highest_hz
     latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
+    waits: Floats | float = 0.0
+    in_step = steps.kept(profile)
+    if in_step:
+        latency = latency + (steps.staged_trips(profile, c) + steps.HANDING_TRIPS * (splits > 1)) * trip
+        waits = loads * steps.load_latency(gpu, c) * trip
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
-    chain = chain + flat(latency + loads * trip)
+    latency, waits = np.broadcast_arrays(latency, waits)
+    chain = chain + flat(latency + waits)
     heads = head_groups * splits
     grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
-    fills_gaps = profile.chain != "none" or profile.merging.by == "last"
-    cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
+    if in_step:
+        cycles = steps.span_cycles(work, latency + waits, grid)
+    else:
+        fills_gaps = profile.chain != "none" or profile.merging.by == "last"
+        cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
 
@@ -142,17 +156,22 @@ def forecast(
         walks = c.batch / profile.splitting.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
-    # Memory paces all waves but the last, in which a CTA takes its own time, beside fewer others. It is no less than
-    # the shortest CTA's, which starts last where the longest go first; other tails of a compute-bound call are in its span.
-    before, beside_last = schedule.last_wave(ctas * splits, gpu.sms, in_flight)
-    own = chain
-    if profile.chain == "pipes" and (beside_last < shape.resident).any():
-        less = replace(shape, resident=beside_last)
-        last = pipes.tile_cycles(gpu, profile, operations or profile.operations, less, c.tensor_rate)
-        assert last.chain is not None
-        own = cycles_of(*last.chain) * flat(beside_last) + flat(latency + loads * trip)
-    alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
-    run_s = np.maximum(run_s, before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s))
+    if in_step:
+        paced_s = steps.seconds_with_memory(memory_s, work / clock_hz, latency / clock_hz, waits / clock_hz, grid)
+    else:
+        # Memory paces all waves but the last, in which a CTA takes its own time, beside fewer others. It is no less than
+        # the shortest CTA's, which starts last where the longest go first; other tails of a compute-bound call are in its
+        # span.
+        before, beside_last = schedule.last_wave(ctas * splits, gpu.sms, in_flight)
+        own = chain
+        if profile.chain == "pipes" and (beside_last < shape.resident).any():
+            less = replace(shape, resident=beside_last)
+            last = pipes.tile_cycles(gpu, profile, operations or profile.operations, less, c.tensor_rate)
+            assert last.chain is not None
+            own = cycles_of(*last.chain) * flat(beside_last) + flat(latency)
+        alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
+        paced_s = before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s)
+    run_s = np.maximum(run_s, paced_s)
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
@@ -193,11 +212,8 @@ def _share(
     sizes = schedule.class_counts(c.row, c.visited.size)
     share: Floats | float = 1.0
     loads: Floats | float = 0.0
-    if profile.splitting.warp_keys:
-        begun = np.ceil(c.keys / profile.splitting.warp_keys) * profile.splitting.warp_keys
-        share = np.repeat(np.minimum(1.0, begun / np.maximum(longest * c.tile_kv, 1.0)), sizes)
     if profile.splitting.unroll > 1:
-        turns, loads = _turns(profile, c, longest, splits, wide)
+        turns, loads = steps.turns(profile, c, longest, splits, wide)
         share = share * np.repeat(turns / np.maximum(longest, 1.0), sizes)
     elif (splits > 1).any():  # each part takes whole tiles
         parts = np.ceil(c.visited / np.repeat(splits, sizes)) / np.maximum(c.visited, 1.0)
@@ -205,21 +221,6 @@ def _share(
             parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
         share = share * parts
     return share, loads
-
-
-def _turns(
-    profile: KernelProfile, c: Calls, longest: Floats, splits: Floats, wide: Floats | float
-) -> tuple[Floats, Floats]:
-    """KV tiles that a CTA's arithmetic takes as long as, and the loads that it waits for, where threads take keys in turns.
-
-    A tile is a turn over values by 256 threads, ``unroll`` of them each, and two over keys; a CTA ``wide`` times as large
-    takes as many tiles in a turn. A turn is run whole; only threads that get no key at all do nothing.
-    """
-    turn = c.tile_kv * wide
-    keys = np.minimum(c.keys, longest * c.tile_kv) / splits
-    values, scores = np.ceil(keys / turn), np.ceil(2.0 * keys / turn)
-    active = np.minimum(1.0, keys * profile.splitting.unroll / turn)
-    return 0.5 * (values + 0.5 * scores) * wide * active, values + scores
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:

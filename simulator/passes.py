@@ -38,13 +38,11 @@ def passes(
     merge_s = append_s = permute_s = np.zeros_like(once_s)
     if (splits > 1).any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)
         if profile.merging.by == "launch":
             places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
-            turns = (
-                c.batch * c.heads * c.queries / places * profile.merging.token_trips
-                + splits * profile.merging.part_trips
-            )
+            turns = c.batch * c.heads * c.queries / places * profile.merging.token_trips
+            turns = 2.0 + turns + splits * profile.merging.part_trips
             merging_s = merging_s + once_s + turns * gpu.dram_latency_s
         else:
             merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
@@ -70,7 +68,8 @@ def passes(
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads
         pass_s = once_s + appending_s
         if profile.serving.fused:
-            pass_s = np.where(c.dim >= profile.serving.fused.from_dim, memory.dram_seconds(gpu, c.append_bytes), pass_s)
+            beside_s = memory.dram_seconds(gpu, c.append_bytes, 1.0)  # stores that nobody waits for
+            pass_s = np.where(c.dim >= profile.serving.fused.from_dim, beside_s, pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = once_s + _query_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
@@ -120,5 +119,6 @@ def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Flo
     ways: Floats | int = profile.merging.ways
     if profile.merging.columns:
         ways = np.maximum(ways * profile.merging.columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
-    steps = splits / ways + splits / MAXIMA_AT_ONCE
-    return steps * MERGE_STEP * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)
+    steps = splits / ways + splits / np.maximum(ways, MAXIMA_AT_ONCE)
+    chain = profile.merging.token_trips + steps * MERGE_STEP
+    return chain * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)

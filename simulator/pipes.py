@@ -138,9 +138,10 @@ def _tile_cycles(
         return _chained(gpu, profile, tile, pipes, masked, mask, moved)
     full = combine(profile, pipes, tile.single)
     partial = full + mask if profile.masking.waits else combine(profile, masked, tile.single)
+    floor = np.zeros_like(l2) if profile.splitting.warp_keys else l2  # what is loaded is not always a whole tile there
     return TileCycles(
-        full=np.maximum(full, l2),
-        partial=np.maximum(partial, l2),
+        full=np.maximum(full, floor),
+        partial=np.maximum(partial, floor),
         pipes=pipes,
         mask=mask,
         l2=l2,

@@ -59,7 +59,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "splitting.warp_keys": (0, 4096),
     "splitting.unroll": (1, 64),
     "serving.least_share": (0.0, 64.0),
-    "merging.ways": (1, 64),
+    "merging.ways": (1, 1024),
     "merging.columns": (0, 1024),
     "packing.least": (1, 1024),
     "packing.most": (1, 1024),

@@ -103,7 +103,7 @@ class Splitting:
         captured_tokens, captured_parts: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
-        warp_keys: keys of a KV tile that one warp takes, where warps beyond the end of a sequence do nothing (0: all go on).
+        warp_keys: keys of a KV tile that one warp loads, where warps beyond the end of a sequence load nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
     """
 
@@ -123,9 +123,11 @@ class Merging:
 
     Attributes:
         by: "launch", a kernel of its own, or "last": the CTA that ends last.
-        ways, columns: that CTA reads so many parts at once, each of them so many of a head's columns (0: all).
+        ways, columns: that CTA reads so many parts at once, each of them so many of a head's columns (0: all): those that a
+            warp loads at a time, of keys and values too.
         token_trips: memory latencies that a CTA of the merging kernel takes over a token and head, of which it merges one after
-            the other. part_trips: the same for each part, where it adds them one after the other.
+            the other; or that the last CTA takes besides those for its parts. part_trips: the same for each part, where the
+            kernel adds them one after the other.
     """
 
     by: Literal["launch", "last"] = "launch"

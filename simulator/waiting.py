@@ -12,6 +12,7 @@ let memory deliver (Little's law) is the second bound, a chain of latencies for 
 
 Kernels whose CTAs alternate between tiles by themselves (warp groups that take turns, loads stages ahead) have no chain but
 their work: how well pipes overlap then tells what an SM does, and only latencies of a CTA's own life are left to wait for.
+CTAs that are all alike and load for themselves do not drift apart, so that none fills another's gaps: see steps.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """How TensorRT-LLM decodes before Blackwell: which of its kernels runs, into how many parts, and what a part costs."""
 
-import numpy as np
 import pytest
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator import Workload, parse_pattern
+from attncast.simulator import Workload, parse_pattern, steps
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import Conditions
 from attncast.simulator.forecast import forecast
@@ -83,14 +82,56 @@ def test_a_cta_that_rotates_its_queries_itself_takes_longer_for_more_of_them():
     assert times[0] < times[1]
 
 
-def test_mmha_runs_whole_turns_but_threads_without_a_key_do_nothing():
-    """Head dim 128: eight values of each of 16 groups of threads are a turn; below 16 keys some groups are idle."""
-    times = np.array([costs("mmha", decode(512, 16, 16, keys - 1))[2].limits["dram"][0] for keys in (16, 32)])
-    assert times[0] < times[1]
-    compute = [costs("mmha", decode(512, 16, 16, keys - 1))[2].compute_s[0] for keys in (2, 16, 33, 64, 65, 128, 129)]
-    assert compute[0] < compute[1] == pytest.approx(compute[2]) == pytest.approx(compute[3])
-    assert compute[3] < compute[4] == pytest.approx(compute[5])
-    assert compute[5] < compute[6]
+def test_mmha_runs_whole_turns_but_warps_without_a_key_do_nothing():
+    """Head dim 128: 16 keys at once, four times over keys, eight over values; up to 8 cached keys one warp of two idles."""
+    found = {n: costs("mmha", decode(33, 16, 16, n))[2].compute_s[0] for n in (1, 8, 9, 32, 64, 65, 72, 73)}
+    assert found[1] == pytest.approx(found[8])
+    assert found[8] < found[9] == pytest.approx(found[32]) == pytest.approx(found[64])
+    assert found[64] < found[65] == pytest.approx(found[72])
+    assert found[72] < found[73]
+
+
+def test_scores_in_shared_memory_leave_room_for_fewer_ctas():
+    """6 bytes a key: four CTAs of 8,192 keys share an SM of H100, and two of 16,384: more than twice as long."""
+    four, two = (costs("mmha", decode(16, 128, 1, keys, 64))[2].compute_s[0] for keys in (8191, 16383))
+    assert two > 2.05 * four
+
+
+def test_heads_that_share_keys_wait_less_for_them():
+    """The first of 128 heads fetches a key from DRAM; the others find it in the L2."""
+    own, shared = (costs("mmha", decode(2048, 128, heads, 255))[2].compute_s[0] for heads in (128, 1))
+    assert shared < 0.95 * own
+
+
+def test_mmha_rotates_and_appends_without_a_pass_before_it():
+    gpu = load_gpu("h100")
+    assert costs("mmha", decode(8, 8, 8, 255))[2].parts["append"][0] < 0.1 * gpu.graph_launch_s
+    assert costs("xqa", decode(8, 8, 1, 255))[2].parts["append"][0] > gpu.graph_launch_s
+
+
+def test_parts_of_mmha_are_added_up_by_many_threads_at_once():
+    """Five memory latencies however many parts there are, and little for each: 2 and 129 parts."""
+    two, many = (costs("mmha", decode(1, 1, 1, keys))[2] for keys in (1023, 65535))
+    assert (two.splits[0], many.splits[0]) == (3, 129)
+    trip = load_gpu("h100").dram_latency_s
+    assert 5.0 * trip < two.parts["merge"][0] < many.parts["merge"][0] < 9.0 * trip
+
+
+def test_a_tile_of_few_keys_takes_xqa_as_long_as_a_full_one():
+    """Each of four warps has 64 keys of its own and its scheduler: only what is loaded grows."""
+    one, full = (costs("xqa", decode(512, 16, 8, keys, 64))[2].compute_s[0] for keys in (1, 63))
+    assert one == pytest.approx(full)
+
+
+def test_xqa_waits_longer_for_wide_heads():
+    """Keys come 64 columns at a time, one step ahead: 256 columns take one memory latency more than 128."""
+    profile, call, _ = costs("xqa", decode(512, 16, 8, 1, 256))
+    assert steps.staged_trips(profile, call) == 1
+    profile, call, _ = costs("xqa", decode(512, 16, 8, 255, 256))  # and then as many steps over keys: another
+    assert steps.staged_trips(profile, call) == 2
+    for head_dim in (64, 128):
+        profile, call, _ = costs("xqa", decode(512, 16, 8, 255, head_dim))
+        assert steps.staged_trips(profile, call) == 0
 
 
 def test_a_last_wave_of_few_ctas_costs_mmha_a_wave():
