@@ -122,7 +122,7 @@ def forecast(
     in_step = steps.kept(profile)
     if in_step:
         latency = latency + (steps.staged_trips(profile, c) + steps.HANDING_TRIPS * (splits > 1)) * trip
-        waits = loads * steps.load_latency(gpu, c) * trip
+        waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     latency, waits = np.broadcast_arrays(latency, waits)
@@ -274,7 +274,7 @@ def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape) -> Ti
     cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
     decodes = profile.decodes(c.queries, c.keys - c.queries)
     from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), 1.0)
-    latency_s = gpu.dram_latency_s * (1.0 - (1.0 - pipes.L2_LATENCY) * from_l2)
+    latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
     return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
 

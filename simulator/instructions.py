@@ -89,4 +89,5 @@ INSTRUCTION_LATENCY = 8.0
 RESULT_CYCLES = 4.0  # until the next instruction may use a result (the same, least of 4 to 5)
 
 WARP = 32  # threads
+SCHEDULERS = 4  # of an SM, each of which issues an instruction of a warp in a cycle
 LEAST_THREADS = 128.0  # of a CTA whose threads no profile tells

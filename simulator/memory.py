@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
-from .instructions import RESULT_CYCLES, WARP
+from .instructions import RESULT_CYCLES, SCHEDULERS, WARP
 from .patterns.base import SelectionCost
 from .tiles import Floats
 
@@ -30,6 +30,7 @@ class Traffic:
     dram_bytes: Floats
 
 
+L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
 
 
@@ -78,6 +79,11 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats) -> Floats:
     return share
 
 
+def latency_seconds(gpu: GPU, from_l2: Floats) -> Floats:
+    """Mean latency of loads of which a share ``from_l2`` finds its data in the L2."""
+    return gpu.dram_latency_s * (1.0 - (1.0 - L2_LATENCY) * from_l2)
+
+
 def dram_seconds(gpu: GPU, size_bytes: Floats, efficiency: float | None = None) -> Floats:
     """Time to move bytes between DRAM and the SMs at the share of the bandwidth that kernels reach, or ``efficiency``."""
     return size_bytes / (gpu.dram_bandwidth_bytes_s * (gpu.dram_efficiency if efficiency is None else efficiency))
@@ -94,6 +100,7 @@ def l2_cycles(gpu: GPU, size_bytes: Floats) -> Floats:
 
 
 APPEND_THREADS = 512  # vLLM's reshape_and_cache kernels: one CTA for each token, of at most 512 threads
+APPENDED = 8.0  # elements that a thread copies at a time
 # Of such a thread before its first key: a slot becomes an address by divisions (SASS for sm_100).
 TOKEN_INSTRUCTIONS = 100.0
 
@@ -106,6 +113,7 @@ def append_seconds(
     registers: Floats,
     instructions: Floats,
     heads_of_warps: Floats | float = 0.0,
+    from_l2: Floats | float = 0.0,
 ) -> Floats:
     """Time to write new keys and values to a paged cache (and to rotate Q, where the call does that), without launch.
 
@@ -114,20 +122,28 @@ def append_seconds(
         tokens: new tokens. row_elements: key elements of one token, a thread for each up to ``APPEND_THREADS``.
         registers: of a thread, where they limit how many CTAs an SM holds; 0 where they do not.
         instructions: of a thread for a key and its value. heads_of_warps: key heads that warps take in turns; 0 where the
-            threads go over a token's heads together.
+            threads go over a token's heads together. from_l2: share of the bytes read that the L2 holds.
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
-    registers are told, it copies keys and then values, a latency for each and its instructions one after the other, and they
-    or the bytes set the pace.
+    registers are told, it copies keys and then values, a latency for each and its instructions one after the other, or as
+    fast as the SM issues those of all its warps that have any; and this or the bytes set the pace.
     """
     threads = np.clip(row_elements, float(WARP), APPEND_THREADS)
     resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
     seconds: Floats = moving_s + 2.0 * gpu.dram_latency_s * (1.0 + tokens / (gpu.sms * resident))
     if np.any(registers):
         resident = np.minimum(resident, np.maximum(gpu.registers_per_sm // (threads * np.maximum(registers, 1.0)), 1.0))
-        turns = np.maximum(np.ceil(WARP * heads_of_warps / threads), 1.0)
-        chain = (TOKEN_INSTRUCTIONS + turns * instructions) * RESULT_CYCLES / gpu.clock_hz
-        waiting = ((1.0 + 2.0 * turns) * gpu.dram_latency_s + chain) * (1.0 + tokens / (gpu.sms * resident))
+        warps = np.ceil(threads / WARP)
+        jobs = np.where(np.asarray(heads_of_warps) > 0, heads_of_warps, np.ceil(row_elements / (WARP * APPENDED)))
+        turns = np.maximum(np.ceil(jobs / warps), 1.0)
+        # Warps that have a job, in all turns but the last and in the last, set how long a turn's instructions take.
+        one, last = (
+            instructions * np.maximum(RESULT_CYCLES, resident * busy / SCHEDULERS)
+            for busy in (warps, jobs - (turns - 1.0) * warps)
+        )
+        chain = (TOKEN_INSTRUCTIONS * RESULT_CYCLES + (turns - 1.0) * one + last) / gpu.clock_hz
+        trips_s = (1.0 + 2.0 * turns) * latency_seconds(gpu, np.asarray(from_l2))
+        waiting = (trips_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
     return seconds
 

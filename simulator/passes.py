@@ -62,6 +62,7 @@ def passes(
             c.append_registers,
             c.append_instructions,
             c.kv_heads if profile.serving.heads_apart else 0.0,
+            1.0 - left,
         )
         if c.rotate_bytes.any():
             appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)

@@ -35,7 +35,6 @@ from .tiles import Floats
 
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
-L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
 COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead", "spilled_bytes")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")

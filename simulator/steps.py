@@ -15,8 +15,7 @@ import numpy as np
 from ..hwmodels import GPU
 from . import memory, schedule
 from .calls import Calls
-from .instructions import CUDA_KEY_INSTRUCTIONS, CUDA_VALUE_INSTRUCTIONS, WARP
-from .pipes import L2_LATENCY
+from .instructions import CUDA_KEY_INSTRUCTIONS, CUDA_VALUE_INSTRUCTIONS, SCHEDULERS, WARP
 from .profile import KernelProfile
 from .tiles import Floats
 from .waiting import Ctas
@@ -24,7 +23,6 @@ from .waiting import Ctas
 # Memory latencies, one after the other, in which a CTA hands its part over: its stores are seen, then it counts itself done
 # (atom.acq_rel in TensorRT-LLM's mha.cu, fetch_add with memory_order_acq_rel in its masked multi-head attention).
 HANDING_TRIPS = 2.0
-SCHEDULERS = 4  # of an SM, among which the warps of a CTA are dealt out
 
 
 def kept(profile: KernelProfile) -> bool:
@@ -99,12 +97,11 @@ def busy_turns(keys: Floats, at_once: Floats, unroll: float, warps: Floats | flo
     return found
 
 
-def load_latency(gpu: GPU, c: Calls) -> Floats:
-    """Latency of a load of keys or values, as a share of DRAM's."""
+def load_seconds(gpu: GPU, c: Calls) -> Floats:
+    """Latency of a load of keys or values: of those that another head has asked for, or the L2 still holds, the L2's."""
     cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
-    from_l2 = np.maximum(memory.resident_share(gpu, cached, c.warm), 1.0 - c.packed * c.kv_heads / c.heads)
-    share: Floats = 1.0 - (1.0 - L2_LATENCY) * from_l2
-    return share
+    others = 1.0 - c.packed * c.kv_heads / c.heads
+    return memory.latency_seconds(gpu, np.maximum(memory.resident_share(gpu, cached, c.warm), others))
 
 
 def staged_trips(profile: KernelProfile, c: Calls) -> Floats | float:

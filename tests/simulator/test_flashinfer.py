@@ -182,8 +182,17 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     assert each_s(4096.0, 72.0) == each_s(512.0, 72.0)  # 512 threads at most
     assert each_s(256.0, 72.0) == pytest.approx(each_s(512.0, 72.0) / 3)  # 65536 // (256 x 72) = 3
     assert each_s(512.0, 0.0) == pytest.approx(2 * GPU.dram_latency_s / GPU.sms / 3)  # 1536 // 512 by threads
+    # Three CTAs of 16 warps on four schedulers: an instruction of each takes 12 cycles, more than the 4 until the next may run.
+    busy_s = 3 * GPU.dram_latency_s + (100 * 4 + 100 * 12) / GPU.clock_hz
+    assert each_s(512.0, 32.0, 16.0) == pytest.approx(busy_s / GPU.sms / 3)
+    assert each_s(512.0, 32.0, 4.0) == pytest.approx(waits_s / GPU.sms / 3)
     # Many bytes hide it.
     assert append_seconds(GPU, np.array([1.0]), tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0)))[0] == 1.0
+    near, far = (
+        append_seconds(GPU, moving, tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0, 0.0, share)))[0]
+        for share in (1.0, 0.0)
+    )
+    assert far - near == pytest.approx(1.5 * GPU.dram_latency_s * (1 + 1e5 / GPU.sms))  # three latencies of the L2
     (narrow, more), (wide, fewer) = (append_thread("vllm", "sm_100", size) for size in (1, 2))
     assert narrow > wide > 0
     assert more > fewer > 0
