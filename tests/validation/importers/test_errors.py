@@ -229,13 +229,13 @@ def test_the_command_writes_a_table_and_says_what_it_left_out(tmp_path, capsys, 
     monkeypatch.setattr(sys, "argv", ["attncast", "import", "aiconfigurator", joined, "-o", str(table), "--json"])
     main()
     (summary,) = json.loads(capsys.readouterr().out)["results"]
-    assert summary["rows"] == 2
+    assert summary["rows"] == 3
     assert summary["implausible"] == {"above the DRAM bandwidth": 1}
     assert summary["first_implausible"][0]["id"] == "joined-4"
-    assert len(table.read_text().splitlines()) == 3
+    assert len(table.read_text().splitlines()) == 4
     monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "--keep-implausible"])
     main()
-    assert len(table.read_text().splitlines()) == 4
+    assert len(table.read_text().splitlines()) == 5
     assert "1 implausible" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["attncast", "import", "aiconfigurator", str(table), "-o", str(table)])
     with pytest.raises(SystemExit):

@@ -52,6 +52,9 @@ def test_joined_aiconfigurator_table():
                measures=ROPE, method="CUDA graph replay, warm L2, decode"),
         engine("joined-3", "h100", "trtllm", TRTLLM, 8, 16, 2, 1024, 0, 128, "fp8", "causal", 0.3, measures=ROPE + "+quantise",
                method="CUDA graph replay, warm L2, prefill" + QUANTISED),
+        # vLLM's collector casts for FlashInfer's backend too, which asserts that queries come in fp8.
+        engine("joined-5", "b200", "trtllm", "VLLM 0.24.0 vllm_flashinfer_trtllmprefill", 8, 16, 2, 1024, 0, 128, "fp8",
+               "causal", 0.1, method="CUDA graph replay, warm L2, prefill, queries in fp8"),
     ]  # fmt: skip
     ((run, reason),) = result.implausible
     assert run.id == "joined-4"
