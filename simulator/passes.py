@@ -120,6 +120,6 @@ def _last_cta_seconds(gpu: GPU, profile: KernelProfile, dim_v: Floats, ctas: Flo
     ways: Floats | int = profile.merging.ways
     if profile.merging.columns:
         ways = np.maximum(ways * profile.merging.columns / np.exp2(np.ceil(np.log2(dim_v))), 1.0)
-    steps = splits / ways + splits / np.maximum(ways, MAXIMA_AT_ONCE)
+    steps = np.ceil(splits / ways) + np.ceil(splits / np.maximum(ways, MAXIMA_AT_ONCE))
     chain = profile.merging.token_trips + steps * MERGE_STEP
     return chain * gpu.dram_latency_s * np.maximum(ctas / gpu.sms, 1.0)
