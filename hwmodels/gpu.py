@@ -25,6 +25,7 @@ _ORDERED: Final = (
     ("max_registers_per_thread", "registers_per_sm", "a thread cannot have more registers than its SM"),
     ("l2_bytes", "dram_bytes", "the L2 cannot exceed the DRAM"),
     ("dram_bandwidth_bytes_s", "l2_bandwidth_bytes_s", "the DRAM cannot be faster than the L2"),
+    ("l2_latency_s", "dram_latency_s", "the L2 cannot answer later than the DRAM"),
     ("graph_launch_s", "launch_s", "a launch in a graph cannot cost more than one in a stream"),
 )
 
@@ -76,6 +77,7 @@ class GPU:
     l2_bytes: int
     l2_effective_bytes: int  # working set at which L2 bandwidth starts to drop
     l2_bandwidth_bytes_s: float
+    l2_latency_s: float  # of a load that hits it
     dram_bytes: int
     dram_bandwidth_bytes_s: float  # physical peak
     dram_efficiency: float  # achieved / peak, mostly reads

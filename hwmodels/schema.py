@@ -49,6 +49,7 @@ FIGURES: Final[dict[str, FigureSpec]] = {
     "l2_size": FigureSpec("l2_bytes", "bytes", whole=True),
     "l2_effective_size": FigureSpec("l2_effective_bytes", "bytes", whole=True),
     "l2_bandwidth": FigureSpec("l2_bandwidth_bytes_s", "bandwidth"),
+    "l2_latency": FigureSpec("l2_latency_s", "time"),
     "dram_size": FigureSpec("dram_bytes", "bytes", whole=True),
     "dram_bandwidth": FigureSpec("dram_bandwidth_bytes_s", "bandwidth"),
     "dram_efficiency": FigureSpec("dram_efficiency", "number"),

@@ -3,37 +3,44 @@
 Since Volta each instruction carries what the hardware needs to issue it: cycles to stall after it, the scoreboard that its
 result or its operands release, and those that it waits for (Z. Jia et al., arXiv 1804.06826, section 2). ``nvdisasm -hex``
 prints them. A walk issues the instructions of some warps of one scheduler in order, each when its stall, its scoreboards and
-its pipe allow; warps meet at barriers. Waits for global memory are counted apart, and asynchronous products take no time here.
+its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from global memory
+take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
 
 This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting):
 
     nvdisasm -hex -c kernel.cubin > kernel.txt
-    python -m attncast.kernels.walk kernel.txt --loop 1 --warps 8 --residents 2
+    python -m attncast.kernels.walk kernel.txt --gpu h100 --loop 1 --warps 8 --ptx kernel.ptx
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from ..errors import InputError
+from ..hwmodels import load_gpu
+from .conflicts import Access, access_of, wavefronts
+from .near_memory import NearMemory, Traffic
 
 SCHEDULERS = 4  # of an SM
 SCOREBOARDS = 6
 NO_SCOREBOARD = 7
 BARRIER_CYCLES = 20
 OPERANDS_READ = 10  # until a store has read its registers
+L1_CYCLES = 40  # until a load is there that the L1 has
+WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
 # Cycles until a result is there, where a scoreboard tells, and cycles of the scheduler's share of a pipe. Rounded: latencies of
-# the order that microbenchmarks print (arXiv 2501.12084), rates as in the CUDA C++ Programming Guide. Not fitted.
+# the order that microbenchmarks print (arXiv 2501.12084), rates as in the CUDA C++ Programming Guide. Not fitted. Which pipe:
+# ptxas stalls two cycles, not one, after an instruction that takes its pipe for two when the next one needs it too.
 _COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
     ("MUFU",): (30, "special", 8),
     ("LDS", "LDSM"): (30, "memory", 4),
     ("STS", "STSM", "STL"): (20, "memory", 4),
-    ("LDL",): (40, "memory", 4),
+    ("LDL",): (L1_CYCLES, "memory", 4),
     ("LDG", "LDGSTS"): (0, "memory", 8),
     ("STG",): (20, "memory", 8),
     ("SHFL",): (25, "memory", 4),
@@ -43,18 +50,33 @@ _COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
     ("LDC", "LDCU"): (40, "", 0),
     ("R2UR", "VOTE", "VOTEU", "REDUX", "CREDUX"): (15, "", 0),
     ("LDTM", "STTM"): (60, "", 8),
-    ("FFMA", "FMUL", "FADD", "IMAD"): (0, "fma", 1),
+    ("FFMA", "FMUL", "FADD"): (0, "fma", 1),
+    ("IMAD", "VIADD"): (0, "fma", 2),
     (
         "ISETP", "SEL", "FSEL", "LOP3", "FMNMX", "FMNMX3", "VIMNMX", "PRMT", "SHF", "FSETP", "PLOP3", "IADD3", "LEA",
-        "VIADD", "F2FP", "MOV", "P2R", "R2P",
+        "F2FP", "MOV", "P2R", "R2P",
     ): (0, "alu", 2),
 }  # fmt: skip
+# By the same stalls A100's fp32 takes its pipe for two cycles, and consumer Blackwell compares and selects in one; its tensor
+# cores take twice as long for an mma.sync of 16x8x16.
+_OF_ARCH: dict[str, dict[tuple[str, ...], tuple[int, str, int]]] = {
+    "sm_80": {("FFMA", "FMUL", "FADD"): (0, "fma", 2)},
+    "sm_120": {
+        ("ISETP", "SEL", "FSEL", "FMNMX", "FSETP", "MOV"): (0, "alu", 1),
+        ("HMMA", "IMMA", "QMMA"): (33, "tensor", 16),
+    },
+}
 _COST_OF = {opcode: cost for opcodes, cost in _COSTS.items() for opcode in opcodes}
+_OWN_COST_OF = {
+    arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
+}
 _WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
 _LABEL = re.compile(r"\s*(\.L_\w+):")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);\s+/\* 0x[0-9a-f]+ \*/")
 _CONTROL = re.compile(r"/\* 0x([0-9a-f]+) \*/")
 _TARGET = re.compile(r"`\((\.L_\w+)\)")
+_DRAINED = re.compile(r"DEPBAR\.LE SB(\d), 0x0$")  # all copies that were told to this scoreboard are there
+_ADDRESS = re.compile(r"\[(\w+)?\+?(?:0x([0-9a-f]+))?\]")
 
 
 @dataclass(frozen=True)
@@ -131,39 +153,65 @@ def _straight(code: Sequence[Step], labels: dict[str, int], start: int, end: int
 
 
 def turn_cycles(
-    body: Sequence[Step], warps: int, global_cycles: int = 0, local_cycles: int | None = None, mma_cycles: int = 8
+    body: Sequence[Step],
+    warps: int,
+    global_cycles: int = 0,
+    arch: str = "sm_90",
+    memory: NearMemory | None = None,
+    conflicts: Mapping[Access, float] | None = None,
+    repeated: Sequence[bool] = (),
 ) -> float:
     """Cycles of a turn of a loop for ``warps`` warps of one scheduler.
 
     Args:
-        body: its instructions. global_cycles: until a load from global memory is there. local_cycles: the same for spilled
-            registers; that of the L1 where None. mma_cycles: of a scheduler's tensor core for an mma.sync of 16x8x16.
+        body: its instructions. global_cycles: until a load from global memory is there. arch: whose pipes.
+        memory: where spilled registers are and loads come from; an L1 that holds all, without limit, where None.
+        conflicts: wavefronts of a warp's access to shared memory, where bank conflicts make them more than its bytes do.
+        repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
 
     Warps start together and are kept so by the loop's barriers.
     """
     turns = 3
-    costs = [_cost(step, global_cycles, local_cycles, mma_cycles) for step in body]
-    at, turn, ready = [0] * warps, [0] * warps, [0] * warps
-    boards = [[0] * SCOREBOARDS for _ in range(warps)]
-    pipes: dict[str, int] = {}
+    costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
+    loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
+    for index, again in zip(loads, repeated, strict=True) if len(loads) == len(repeated) else ():
+        if again:
+            costs[index] = (L1_CYCLES, *costs[index][1:])
+    asked = [_lines(step) if memory else None for step in body]
+    traffic = Traffic(memory) if memory else None
+    at, turn, ready = [0] * warps, [0] * warps, [0.0] * warps
+    boards = [[0.0] * SCOREBOARDS for _ in range(warps)]
+    copied = [0.0] * warps  # when a warp's asynchronous copies are there
+    pipes: dict[str, float] = {}
     waiting: set[int] = set()
-    ends = [0] * turns  # when the last warp ends each turn
-    clock = 0
+    ends = [0.0] * turns  # when the last warp ends each turn
+    clock = 0.0
     while live := [warp for warp in range(warps) if turn[warp] < turns]:
         earliest = []
         for warp in live:
             if warp not in waiting:
                 step = body[at[warp]]
                 released = [boards[warp][board] for board in range(SCOREBOARDS) if step.waits >> board & 1]
+                if drained := _DRAINED.match(step.text):
+                    released.append(boards[warp][int(drained[1])])
+                if traffic and asked[at[warp]]:
+                    released.append(traffic.accepts)
                 earliest.append((max(ready[warp], pipes.get(costs[at[warp]][1], 0), *released, 0), warp))
         now, warp = min(earliest)
         now = max(now, clock)
         clock = now + 1
         step, (latency, pipe, occupied) = body[at[warp]], costs[at[warp]]
+        there = now + max(latency, occupied, 1)
+        if traffic and (lines := asked[at[warp]]):
+            there = max(there, _move(traffic, step, now, [(warp, *line) for line in lines]))
+        if step.opcode.startswith("LDGSTS"):
+            copied[warp] = max(copied[warp], there)
+        elif step.opcode == "LDGDEPBAR":
+            there = max(there, copied[warp])
         if pipe:
             pipes[pipe] = now + occupied
         if step.writes != NO_SCOREBOARD:
-            boards[warp][step.writes] = now + max(latency, occupied, 1)
+            boards[warp][step.writes] = there
         if step.reads != NO_SCOREBOARD:
             boards[warp][step.reads] = now + max(occupied, 1) + OPERANDS_READ
         ready[warp] = now + max(step.stall, 1)
@@ -182,44 +230,97 @@ def turn_cycles(
     return (ends[-1] - ends[0]) / (turns - 1)
 
 
-def _cost(step: Step, global_cycles: int, local_cycles: int | None, mma_cycles: int) -> tuple[int, str, int]:
+def _lines(step: Step) -> list[tuple[str, int]] | None:
+    """Lines of 128 bytes that a warp's access asks for, as (base register, word); None where it asks for none.
+
+    Of loads from global memory those of 16 bytes count: shorter ones are of where keys lie, the same for many threads.
+    """
     opcode, *modifiers = step.opcode.split(".")
-    latency, pipe, occupied = _COST_OF.get(opcode, (12, "", 0) if opcode.startswith("U") else (0, "", 0))
+    if opcode not in ("LDL", "STL") and not (opcode == "LDG" and "128" in modifiers):
+        return None
+    address = _ADDRESS.search(step.text)
+    base, word = (address[1] or "", int(address[2] or "0", 16) // 4) if address else ("", 0)
+    return [(base, word + extra) for extra in range(_words(modifiers))]
+
+
+def _move(traffic: Traffic, step: Step, now: float, lines: Sequence[tuple[int, str, int]]) -> float:
+    """Cycle at which what a step asks for is there, as far as spilled registers go."""
+    if step.opcode.startswith("LDL"):
+        return max(traffic.load(now, line) for line in lines)
+    if step.opcode.startswith("STL"):
+        for line in lines:
+            traffic.store(now, line)
+    else:
+        traffic.stream(now, len(lines))
+    return now
+
+
+def _words(modifiers: Sequence[str]) -> int:
+    return max([_WORDS[modifier] for modifier in modifiers if modifier in _WORDS], default=1)
+
+
+def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, float]) -> tuple[int, str, float]:
+    opcode, *modifiers = step.opcode.split(".")
+    cost = _OWN_COST_OF.get(arch, {}).get(opcode) or _COST_OF.get(opcode)
+    latency, pipe, occupied = cost or ((12, "", 0) if opcode.startswith("U") else (0, "", 0))
     if opcode in ("LDS", "LDSM", "STS", "STSM", "LDL", "STL"):
-        occupied *= max([_WORDS[modifier] for modifier in modifiers if modifier in _WORDS], default=1)
-    if pipe == "tensor":
-        occupied = mma_cycles
-    if opcode == "LDG":
+        occupied = WAVEFRONT_CYCLES * _words(modifiers)
+    if opcode in ("LDG", "LDGSTS"):
         latency = global_cycles
-    if opcode == "LDL" and local_cycles is not None:
-        latency = local_cycles
+    access = access_of(step.opcode)
+    if access in conflicts:
+        return latency, pipe, max(occupied, WAVEFRONT_CYCLES * conflicts[access])
     return latency, pipe, occupied
 
 
 FAR = 1500  # cycles, so many that waits for memory stand out
 
 
-def serial_loads(body: Sequence[Step]) -> float:
-    """Loads from global memory that one warp waits for one after the other in a turn."""
-    return (turn_cycles(body, 1, FAR) - turn_cycles(body, 1)) / FAR
+def serial_loads(body: Sequence[Step], repeated: Sequence[bool] = ()) -> float:
+    """Loads from global memory that one warp waits for one after the other in a turn; ``repeated`` as in ``turn_cycles``."""
+    return (turn_cycles(body, 1, FAR, repeated=repeated) - turn_cycles(body, 1, repeated=repeated)) / FAR
+
+
+def skipped_turn(body: Sequence[Step]) -> list[Step]:
+    """The part of a turn that finds a tile to lie outside a window: up to the branch that leaves it before its products.
+
+    Empty where nothing leaves it.
+    """
+    products = [index for index, step in enumerate(body) if "MMA" in step.opcode.split(".")[0]]
+    if not products:
+        return []
+    leaving = [index for index in range(products[0]) if _leaves(body[index])]
+    return [*body[: leaving[-1] + 1], body[-1]] if leaving else []
+
+
+def _leaves(step: Step) -> bool:
+    return step.opcode.startswith("BRA") and step.text.startswith("@")
 
 
 @click.command(name="python -m attncast.kernels.walk")
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--gpu", required=True, help="Whose pipes, L1 and L2.")
 @click.option("--loop", default=0, help="Which of the loops that take an exponential; 0 is the first.")
 @click.option("--warps", required=True, type=click.IntRange(1, 32), help="Warps of a CTA.")
 @click.option("--residents", default=1, type=click.IntRange(1, 32), help="CTAs that an SM holds.")
-@click.option("--local-cycles", type=int, help="Latency of spilled registers, where the L1 does not hold them.")
-@click.option("--mma-cycles", default=8, help="Of a scheduler's tensor core for an mma.sync; 16 on sm_120.")
-def main(text: Path, loop: int, warps: int, residents: int, local_cycles: int | None, mma_cycles: int) -> None:
+@click.option(
+    "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for bank conflicts."
+)
+def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
     """Figures of a loop for ``compiled`` in a kernel profile, from the output of nvdisasm -hex -c."""
     bodies = loops(*steps(text.read_text(encoding="utf-8")))
     if not 0 <= loop < len(bodies):
         raise click.ClickException(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
-    body, each = bodies[loop], max(1, warps // SCHEDULERS)
-    alone = turn_cycles(body, each, 0, local_cycles, mma_cycles)
-    together = turn_cycles(body, each * residents, 0, local_cycles, mma_cycles) / residents
-    click.echo(f"cycles = {alone:.0f}, work_cycles = {min(alone, together):.0f}, waits = {serial_loads(body):.1f}")
+    model = load_gpu(gpu)
+    memory = NearMemory.of(model)
+    conflicts = wavefronts(ptx.read_text(encoding="utf-8"), loop) if ptx else {}
+    for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop]))):
+        if body:
+            each = max(1, warps // SCHEDULERS)
+            alone = turn_cycles(body, each, 0, model.arch, memory, conflicts)
+            together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts) / residents
+            click.echo(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
+    click.echo(f"waits = {serial_loads(bodies[loop]):.1f}")
 
 
 if __name__ == "__main__":

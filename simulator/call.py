@@ -190,7 +190,7 @@ def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
     cached = DTYPE_BYTES[w.kv_dtype or w.dtype]
     new = (
         DTYPE_BYTES[w.dtype]
-        if profile.serving.prefill_reads == "new" and not profile.decodes(w.tokens, w.cached)
+        if profile.serving.prefill_reads != "cache" and not profile.decodes(w.tokens, w.cached)
         else cached
     )
     return cached + (new - cached) * min(w.tokens / w.kv_tokens, 1.0)

@@ -33,7 +33,7 @@ class Calls:
         free_s: seconds of work before the power limit lowers the clock. calls_before: calls like it that used of them already.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA. cycles to spilled_bytes: see waiting.Compiled. 0: not told.
+        threads: of a CTA. cycles to ahead: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
@@ -79,7 +79,6 @@ class Calls:
     test_work_cycles: Floats
     waits: Floats
     ahead: Floats
-    spilled_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats
     visited: Floats

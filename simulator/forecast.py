@@ -76,7 +76,7 @@ def forecast(
         rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
     )
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _loading(gpu, profile, c, shape)
+        shape = _loading(gpu, profile, c, shape, longest)
     elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
@@ -172,6 +172,9 @@ def forecast(
         alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
         paced_s = before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s)
     run_s = np.maximum(run_s, paced_s)
+    if profile.splitting.grid_parts:
+        idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
+        run_s, compute_s = run_s + idle_s, compute_s + idle_s
 
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
@@ -200,6 +203,17 @@ def forecast(
         kernel_s + append_s + permute_s + c.select_s, kernel_s, parts, limits, moved, splits, ctas * splits, clock_hz,
         np.maximum(work, chain / flat(beside)), grid.count, np.where(beside > 1.0, latency, 0.0) / clock_hz, compute_s,
     )  # fmt: skip
+
+
+def _idle_seconds(
+    gpu: GPU, profile: KernelProfile, c: Calls, ctas: Floats, splits: Floats, in_flight: Floats, clock_hz: Floats
+) -> Floats:
+    """What the CTAs of a grid take whose parts hold no keys: the last of it, each a memory latency in its place."""
+    split = profile.decodes(c.queries, c.keys - c.queries)
+    idle = ctas * np.maximum(profile.splitting.grid_parts - splits, 0.0) * split
+    latency_s = gpu.l2_latency_s / (gpu.sms * np.maximum(in_flight, 1.0))
+    seconds: Floats = idle * np.maximum(latency_s, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
+    return seconds
 
 
 def _share(
@@ -269,9 +283,10 @@ def _traffic(
     )
 
 
-def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape) -> TileShape:
+def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats) -> TileShape:
     """The tile with what a CTA waits for."""
-    cached = c.batch * c.kv_heads * c.keys * (c.dim + c.dim_v) * c.kv_bytes
+    touched = np.minimum(c.keys, longest * c.tile_kv)  # of a decoding call: its one Q tile visits no more
+    cached = c.batch * c.kv_heads * touched * (c.dim + c.dim_v) * c.kv_bytes
     decodes = profile.decodes(c.queries, c.keys - c.queries)
     from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), 1.0)
     latency_s = memory.latency_seconds(gpu, from_l2)
@@ -303,7 +318,7 @@ def _parts(
         most: Floats | float = (
             np.where(captured, profile.splitting.captured_parts, np.inf) if captured is not _NEVER else np.inf
         )
-        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule == "balanced" else None
+        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule in ("balanced", "gradual") else None
         splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
     if profile.splitting.when != "always":
         few = {"packed": c.packed > 1, "decode": profile.decodes(c.queries, c.keys - c.queries)}.get(

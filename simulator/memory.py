@@ -30,7 +30,6 @@ class Traffic:
     dram_bytes: Floats
 
 
-L2_LATENCY = 0.5  # of DRAM's, about: 262 of 466 cycles on A100, 273 of 479 on H100 (arXiv 2501.12084)
 THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
 
 
@@ -81,7 +80,8 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats) -> Floats:
 
 def latency_seconds(gpu: GPU, from_l2: Floats) -> Floats:
     """Mean latency of loads of which a share ``from_l2`` finds its data in the L2."""
-    return gpu.dram_latency_s * (1.0 - (1.0 - L2_LATENCY) * from_l2)
+    seconds: Floats = gpu.dram_latency_s + (gpu.l2_latency_s - gpu.dram_latency_s) * from_l2
+    return seconds
 
 
 def dram_seconds(gpu: GPU, size_bytes: Floats, efficiency: float | None = None) -> Floats:

@@ -36,7 +36,9 @@ def passes(
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
-    if (splits > 1).any():
+    # A grid of so many parts launches the merge whatever the rule says.
+    merges = (splits > 1) | ((profile.splitting.grid_parts > 1) & profile.decodes(c.queries, c.keys - c.queries))
+    if merges.any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)
         if profile.merging.by == "launch":
@@ -46,7 +48,7 @@ def passes(
             merging_s = merging_s + once_s + turns * gpu.dram_latency_s
         else:
             merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
-        merge_s = np.where(splits > 1, merging_s, 0.0)
+        merge_s = np.where(merges, merging_s, 0.0)
     if captured.any():  # a merge is launched, and finds nothing to do
         merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
     if c.append_bytes.any():

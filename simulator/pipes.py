@@ -36,7 +36,7 @@ from .tiles import Floats
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
 LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
-COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead", "spilled_bytes")
+COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 
@@ -72,7 +72,6 @@ class TileShape:
     test_work_cycles: Floats = field(default_factory=_none)
     waits: Floats = field(default_factory=_none)
     ahead: Floats = field(default_factory=_none)
-    spilled_bytes: Floats = field(default_factory=_none)
     latency_s: Floats = field(default_factory=_none)
     resident: Floats = field(default_factory=_none)
 
@@ -173,7 +172,7 @@ def _chained(
     moved: Floats,
 ) -> TileCycles:
     """Work and chain of a KV tile where a CTA waits for itself (see waiting)."""
-    l2 = memory.l2_cycles(gpu, moved + tile.spilled_bytes)
+    l2 = memory.l2_cycles(gpu, moved)
     told = tile.cycles > 0  # masks, tests and spills are in what a compiler made
     per_score = np.where(told, 0.0, tile.rows * tile.keys * TEST_INSTRUCTIONS * tile.tests)
     tested = per_score / np.maximum(tile.threads, LEAST_THREADS) * INSTRUCTION_LATENCY

@@ -58,6 +58,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "merging.part_trips": (0.0, 100.0),
     "splitting.warp_keys": (0, 4096),
     "splitting.unroll": (1, 64),
+    "splitting.grid_parts": (0, 128),
     "serving.least_share": (0.0, 64.0),
     "merging.ways": (1, 1024),
     "merging.columns": (0, 1024),
@@ -80,7 +81,6 @@ _COMPILED: Final = {
     "test_work_cycles": 1 << 20,
     "waits": 1024,
     "ahead": 16,
-    "spilled_bytes": 1 << 30,
 }
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {

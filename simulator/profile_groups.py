@@ -100,6 +100,8 @@ class Splitting:
         when: whether the keys are split when there are too few CTAs: "always", "packed" (only where heads are packed),
             "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
         rule: into how many parts (see schedule). empty_parts: parts beyond the last tile run all the same.
+        grid_parts: parts that the grid of a split call always has (0: as many as the rule says); CTAs of those beyond it end
+            after a memory latency, and the merge is launched for one part too.
         captured_tokens, captured_parts: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
@@ -110,6 +112,7 @@ class Splitting:
     when: Literal["always", "packed", "decode", "never"] = "never"
     rule: SplitRule = "fill"
     empty_parts: bool = False
+    grid_parts: int = 0
     captured_tokens: int = 0
     captured_parts: int = 1
     sequences_walked: int = 0
@@ -152,7 +155,7 @@ class Serving:
 
     Attributes:
         prefill_reads: where a prefill finds its new keys and values: in the "cache", or as the layer before hands them over
-            ("new"), in the dtype of its products.
+            ("new"), in the dtype of its products; "both": so, but by a kernel that is built for the cache's dtype as well.
         heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
         decode_from: what makes a call decoding: at most ``DECODE_QUERIES`` "tokens", or also a "history": a prompt, however
             short, is none.
@@ -162,7 +165,7 @@ class Serving:
         fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
     """
 
-    prefill_reads: Literal["cache", "new"] = "cache"
+    prefill_reads: Literal["cache", "new", "both"] = "cache"
     heads_apart: bool = False
     decode_from: Literal["tokens", "history"] = "tokens"
     decode_kernel: str = ""

@@ -136,15 +136,18 @@ def kv_splits(
             its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than ``most``, or than "waves" gives
             one sequence where that is infinite.
             "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
-            "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64, 8 parts at most.
+            "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64 (of all keys, whatever the
+            window), 8 parts at most, each of whole tiles.
             ("planned" is planned_splits.)
         ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
-        kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too, which "balanced" counts.
+        kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too.
     """
     if rule == "gradual":
-        waves = np.maximum(np.log2(np.maximum(kv_tiles * tile_keys, 1.0) / 64.0), 1.0)
+        keys = tile_keys * (kv_tiles if all_tiles is None else all_tiles)
+        waves = np.maximum(np.log2(np.maximum(keys, 1.0) / 64.0), 1.0)
         wanted = np.ceil(np.floor(slots * waves) / np.maximum(ctas, 1.0))
-        parts: Floats = np.clip(np.minimum(wanted, MOST_GRADUAL_SPLITS), 1.0, np.maximum(kv_tiles, 1.0))
+        tiles = np.maximum(kv_tiles, 1.0)
+        parts: Floats = np.ceil(tiles / np.ceil(tiles / np.clip(wanted, 1.0, MOST_GRADUAL_SPLITS)))
         return parts
     if rule == "segments":
         return np.where(ctas <= SEGMENTED_CTAS, float(SEGMENTS), 1.0)

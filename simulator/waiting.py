@@ -35,12 +35,12 @@ class Compiled:
     Attributes:
         threads, registers: of a CTA, and of each of its threads. shared_bytes, tensor_bytes: its shared and tensor memory.
         cycles: of a KV tile for a CTA alone, from a walk over the machine code of its loop: instructions in order, each after
-            its stall count and the scoreboards that it waits for; without waits for global memory and asynchronous products.
+            its stall count and the scoreboards that it waits for; with spilled registers and the bandwidth of loads, without
+            waits for loads and asynchronous products.
         work_cycles: the same of each CTA where an SM is full of them, over their number. test_cycles, test_work_cycles: both
             for a tile that is looked at and left.
         waits: loads of keys, values and of where they lie that the walk waits for one after the other in a KV tile.
             ahead: KV tiles by which asynchronous loads run ahead, so that ``ahead`` tiles take no less than one memory latency.
-            spilled_bytes: that a tile moves through the L2 because registers are too few.
     """
 
     threads: int
@@ -53,7 +53,6 @@ class Compiled:
     test_work_cycles: int = 0
     waits: float = 0.0
     ahead: int = 0
-    spilled_bytes: int = 0
 
     def residents(self, gpu: GPU) -> int:
         """CTAs that an SM holds; one at least."""

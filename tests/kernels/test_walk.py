@@ -6,7 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from attncast.errors import InputError
-from attncast.kernels.walk import loops, main, serial_loads, steps, turn_cycles
+from attncast.hwmodels import load_gpu
+from attncast.kernels.near_memory import NearMemory
+from attncast.kernels.walk import loops, main, serial_loads, skipped_turn, steps, turn_cycles
 
 
 def line(text: str, stall: int = 1, writes: int = 7, reads: int = 7, waits: int = 0) -> str:
@@ -67,16 +69,102 @@ def test_warps_meet_at_a_barrier():
     assert turn_cycles(late, 2) >= 30 + 20
 
 
+def test_a_load_that_the_turn_has_made_before_is_not_waited_for_again() -> None:
+    twice = only_loop(
+        line("MUFU.EX2 R9, R8"),
+        line("LDG.E.64 R2, [R4]", writes=0),
+        line("FADD R3, R2, R5", waits=1),
+        line("LDG.E.64 R6, [R4]", writes=1),
+        line("FADD R7, R6, R5", waits=2),
+    )
+    assert serial_loads(twice) == pytest.approx(2.0, abs=0.02)
+    assert serial_loads(twice, [False, True]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_asynchronous_copies_are_waited_for_where_none_may_be_left() -> None:
+    def copies(left: str) -> float:
+        return serial_loads(
+            only_loop(
+                line(f"DEPBAR.LE SB0, {left}"),
+                line("MUFU.EX2 R9, R8"),
+                line("LDGSTS.E.BYPASS.128 [R12], [R4.64]"),
+                line("LDGDEPBAR", writes=0),
+            )
+        )
+
+    assert copies("0x0") == pytest.approx(1.0, abs=0.02)
+    assert copies("0x1") == pytest.approx(0.0, abs=0.02)
+
+
+EXP, MEET = line("MUFU.EX2 R9, R8"), line("BAR.SYNC 0x0")
+
+
+def test_pipes_are_the_architectures_own() -> None:
+    compares = only_loop(EXP, *[line("ISETP.GE.AND P0, PT, R1, R2, PT") for _ in range(40)], MEET)
+    assert 4 * 40 * 2 <= turn_cycles(compares, 4, arch="sm_90") < 4 * 40 * 2 + 60
+    assert 4 * 40 <= turn_cycles(compares, 4, arch="sm_120") < 4 * 40 + 60  # as fast as they are issued
+    adds = only_loop(EXP, *[line("VIADD R1, R2, 0x1") for _ in range(40)], MEET)
+    pairs = [line(text) for _ in range(40) for text in ("VIADD R1, R2, 0x1", "LOP3.LUT R1, R2, R3")]
+    assert turn_cycles(only_loop(EXP, *pairs, MEET), 4) < 1.1 * turn_cycles(adds, 4)  # they run side by side
+
+
+def test_bank_conflicts_occupy_the_shared_memory() -> None:
+    stores = only_loop(EXP, *[line("STS.U8 [R1], R2") for _ in range(10)], MEET)
+    assert turn_cycles(stores, 2, conflicts={("store", 1): 16.0}) == pytest.approx(2 * 10 * 16 * 4, rel=0.05)
+
+
+def spilling(registers: int):
+    loads = [line(f"LDL R4, [R1+{4 * n:#x}]", writes=0) for n in range(registers)]
+    return only_loop(line("MUFU.EX2 R9, R8"), *loads, line("FADD R3, R4, R5", waits=1))
+
+
+def test_spilled_registers_come_from_the_l2_where_the_l1_does_not_hold_them() -> None:
+    # A warp's word is a line of 128 bytes: 40 of them are 5 KiB of the scheduler's quarter of an L1.
+    near, far = (NearMemory(kib * 1024, 300.0, 32.0) for kib in (28, 16))
+    body = spilling(40)
+    assert turn_cycles(body, 1, memory=near) == turn_cycles(body, 1)
+    # All wait together, for what passes the port and the SM's share of the L2: no more than its lines take there.
+    assert 300 < turn_cycles(body, 1, memory=far) < 300 + 40 * 4 * 128 / 32 + 200
+    slow = NearMemory(1024, 300.0, 4.0)
+    assert turn_cycles(body, 1, memory=slow) == pytest.approx(40 * 4 * 128 / 4, rel=0.1)
+
+
+def test_what_is_stored_passes_to_the_l2_and_is_read_near() -> None:
+    memory = NearMemory(28 * 1024, 300.0, 16.0)
+    stores = [line(f"STL.64 [R1+{8 * n:#x}], R2") for n in range(20)]
+    loads = [line(f"LDL.64 R4, [R1+{8 * n:#x}]", writes=0) for n in range(20)]
+    both = only_loop(EXP, *stores, *loads, line("FADD R3, R4, R5", waits=1), MEET)
+    assert turn_cycles(both, 1, memory=memory) == pytest.approx(20 * 2 * 4 * 128 / 16, rel=0.1)
+
+
+def test_the_l1_is_what_the_shared_memory_leaves() -> None:
+    memory = NearMemory.of(load_gpu("rtx-pro-6000"))
+    assert memory.l1_bytes == 28 * 1024
+    assert memory.l2_bytes_per_clock == pytest.approx(8.7e12 / 188 / load_gpu("rtx-pro-6000").clock_hz)
+
+
+def test_the_part_that_finds_a_tile_outside_a_window_ends_at_its_branch() -> None:
+    body_lines = (
+        line("MUFU.EX2 R9, R8"),
+        line("@P1 BRA `(.L_x_9)"),
+        line("FADD R1, R2, R3"),
+        line("HMMA.16816 R4, R5"),
+    )
+    found = [step.text for step in skipped_turn(only_loop(*body_lines))]
+    assert found == ["MUFU.EX2 R9, R8", "@P1 BRA `(.L_x_9)", "@P0 BRA `(.L_x_1)"]
+    assert skipped_turn(only_loop(line("MUFU.EX2 R9, R8"), line("HMMA.16816 R4, R5"))) == []
+
+
 def test_text_without_encodings_is_refused():
     with pytest.raises(InputError, match="nvdisasm -hex"):
         steps("/*0000*/ MOV R1, R2 ;")
 
 
-def test_the_command_prints_what_a_profile_takes(tmp_path):
+def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     path = tmp_path / "kernel.txt"
-    path.write_text(body(line("MUFU.EX2 R1, R2", 4), line("FADD R3, R4, R5", 6)))
-    found = CliRunner().invoke(main, [str(path), "--warps", "4"])
-    assert found.output == "cycles = 11, work_cycles = 11, waits = 0.0\n"
-    wrong = CliRunner().invoke(main, [str(path), "--warps", "4", "--loop", "3"])
+    path.write_text(body(line("MUFU.EX2 R1, R2", 4), line("@P1 BRA `(.L_x_9)", 2), line("HMMA.16816 R4, R5", 6)))
+    found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
+    assert found.output == ("cycles = 13, work_cycles = 13\ntest_cycles = 8, test_work_cycles = 8\nwaits = 0.0\n")
+    wrong = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--loop", "3"])
     assert wrong.exit_code != 0
     assert "there is no loop 3: expected 0 to 0" in wrong.output

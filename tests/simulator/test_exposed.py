@@ -99,10 +99,9 @@ def test_a_window_that_holds_every_key_still_costs_its_tests() -> None:
     assert seconds(call(Band(1 << 20, 0))) > seconds(call(Band(UNLIMITED, 0)))
 
 
-def test_spilled_registers_and_latencies_cost_time() -> None:
+def test_cycles_and_latencies_cost_time() -> None:
     causal = call(Band(UNLIMITED, 0), 128)
     plain = seconds(causal)
-    assert seconds(replace(causal, spilled_bytes=np.array([2.0**20]))) > 1.5 * plain
     assert seconds(causal, replace(SGLANG, tile_round_trips=5.0)) > 1.1 * plain
     assert seconds(replace(causal, cycles=2.0 * causal.cycles)) > 1.5 * plain
     assert seconds(causal, replace(SGLANG, chain="none")) < plain
@@ -131,6 +130,53 @@ def test_a_prompt_of_one_token_runs_the_kernel_of_prompts() -> None:
     one = Workload((1,), 16, 64, heads_kv=2)
     assert use_of(RTX, "sglang-triton", one, "sglang").phase == "prefill"
     assert use_of(RTX, "triton", one, "vllm").phase == "decode"
+
+
+def decoding(cached: int, batch: int, pattern: Band, kv_dtype: str = "") -> Calls:
+    workload = Workload((1,), 32, 128, batch=batch, heads_kv=4, cached=cached, kv_dtype=kv_dtype or None)
+    tiles = resolve_tiles(SGLANG, pattern, workload, None, None)
+    work = kernel_work(SGLANG, pattern, workload, tiles)
+    return single_call(RTX, SGLANG, workload, pattern, tiles, work, DEFAULT_CONDITIONS)
+
+
+def test_a_windows_keys_are_cut_as_all_keys_would_be() -> None:
+    # 16 sequences of 4 key heads are 64 CTAs on 188 SMs: from 128 keys on three parts, of 2^15 keys eight.
+    window = Band(127, 0)
+    short, long = (float(forecast(RTX, SGLANG, decoding(keys - 1, 16, window)).splits[0]) for keys in (128, 1 << 15))
+    assert (short, long) == (2.0, 4.0)  # four tiles of 32 keys: by two for three parts, one each for eight
+
+
+def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
+    # 8 sequences of 131,072 keys are 2 GiB, the last 1,024 of each 16 MiB in all.
+    touched, few = (decoding(keys - 1, 8, Band(1023, 0)) for keys in (1 << 17, 1 << 13))
+    assert seconds(touched) < 1.02 * seconds(few)
+
+
+def test_a_grid_of_eight_parts_costs_what_they_are_launched_for() -> None:
+    many = decoding(31, 2048, Band(UNLIMITED, 0))
+    eight, one = (
+        forecast(RTX, replace(SGLANG, splitting=replace(SGLANG.splitting, grid_parts=parts)), many) for parts in (8, 0)
+    )
+    assert float(eight.splits[0]) == 1.0
+    idle = 7 * 2048 * 4
+    slots = RTX.sms * float(many.in_flight[0])
+    idle_s = idle * max(RTX.l2_latency_s / slots, 1.0 / (RTX.dispatch_ctas_per_clock * RTX.clock_hz))
+    assert eight.parts["merge"][0] > 0.0
+    assert one.parts["merge"][0] == 0.0
+    added_s = float(eight.kernel_s[0] - one.kernel_s[0] - eight.parts["merge"][0])
+    assert 0.8 * idle_s < added_s < 1.2 * idle_s
+
+
+def test_a_prompt_over_an_fp8_cache_runs_the_kernel_built_for_one_on_keys_of_16_bits() -> None:
+    def prompt(kv_dtype: str) -> Calls:
+        workload = Workload((4096,), 8, 256, heads_kv=8, kv_dtype=kv_dtype)
+        tiles = resolve_tiles(SGLANG, Band(UNLIMITED, 0), workload, None, None)
+        work = kernel_work(SGLANG, Band(UNLIMITED, 0), workload, tiles)
+        return single_call(RTX, SGLANG, workload, Band(UNLIMITED, 0), tiles, work, DEFAULT_CONDITIONS)
+
+    sixteen, eight = prompt("bf16"), prompt("fp8")
+    assert eight.kv_bytes == sixteen.kv_bytes == 2.0
+    assert eight.cycles != sixteen.cycles
 
 
 def test_ctas_that_share_an_sm_fill_each_others_gaps_but_only_where_there_are_enough() -> None:

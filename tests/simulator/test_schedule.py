@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 
 import numpy as np
 import pytest
@@ -124,10 +125,11 @@ def test_balanced_parts_share_the_tiles():
 
 @given(st.integers(1, 400), st.integers(1, 4096), st.sampled_from([132, 148, 188]))
 def test_gradual_parts_follow_sglang(ctas, kv_tiles, sms):
-    """get_num_kv_splits written out for sequences of one length, 32 keys a tile: no part is empty, none beyond eight."""
+    """get_num_kv_splits written out for sequences of one length, 32 keys a tile: parts of whole tiles that hold any keys."""
     keys = 32 * kv_tiles
     cores = int(sms * max(np.log2(keys / 64.0), 1.0))
-    expected = min(min(-(-cores // ctas), 8), kv_tiles)
+    each = 32 * math.ceil(math.ceil(keys / min(math.ceil(cores / ctas), 8)) / 32)  # kv_len_per_split
+    expected = math.ceil(keys / each)
     one = np.array([1.0])
     found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), one, np.array([32.0]))
     assert found.tolist() == [expected]

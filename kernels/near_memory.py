@@ -1,0 +1,102 @@
+"""What spilled registers and global loads meet on an SM: an L1 beside the shared memory, and its share of the L2's bandwidth.
+
+A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
+Guide, local memory). What is stored goes through to the L2 as well (the L1 of Accel-Sim, ISCA 2020). Which line gives way to
+another is not documented; here one at random. Whatever misses takes the L2's latency and passes the SM's port, and no more is
+under way than that latency holds. All SMs together get no more than the L2 gives: each its share, if not at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..hwmodels import GPU
+
+LINE_BYTES = 128
+PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
+PORT_CYCLES = 4.0 * LINE_BYTES / PORT_BYTES  # of one scheduler's share
+# KiB of an SM's memory, and the most of them that may be shared memory (CUDA C++ Programming Guide, compute capabilities). How
+# many are shared is the driver's choice unless a program asks; Triton asks for the most from 48 KiB of a CTA on (its driver.c).
+# The same is taken below, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
+_MEMORY_KIB = {
+    "sm_80": (192, 164),
+    "sm_89": (128, 100),
+    "sm_90": (256, 228),
+    "sm_100": (256, 228),
+    "sm_103": (256, 228),
+    "sm_120": (128, 100),
+}
+
+
+@dataclass(frozen=True)
+class NearMemory:
+    """Memory of an SM: bytes of its L1, cycles of a hit in the L2, and bytes per clock that it gets from there."""
+
+    l1_bytes: int
+    l2_cycles: float
+    l2_bytes_per_clock: float
+
+    @classmethod
+    def of(cls, gpu: GPU) -> NearMemory:
+        """That of a GPU's SM beside the most shared memory. Raises InputError where its architecture's sizes are not known."""
+        if gpu.arch not in _MEMORY_KIB:
+            raise InputError(f"no sizes of the L1 of {gpu.arch} ({gpu.key}): expected one of {', '.join(_MEMORY_KIB)}")
+        whole, shared = _MEMORY_KIB[gpu.arch]
+        share = gpu.l2_bandwidth_bytes_s / gpu.sms / gpu.clock_hz
+        return cls((whole - shared) * 1024, gpu.l2_latency_s * gpu.clock_hz, share)
+
+
+class Traffic:
+    """Lines in the quarter of an SM's L1 that one scheduler's warps have, and when the L2 is free for them."""
+
+    def __init__(self, memory: NearMemory) -> None:
+        self._latency = memory.l2_cycles
+        self._share_cycles = 4.0 * LINE_BYTES / memory.l2_bytes_per_clock
+        self._free = self._due = 0.0  # the port, and the SM's share of the L2
+        self._lines = max(1, memory.l1_bytes // LINE_BYTES // 4)
+        self._held: dict[Hashable, int] = {}
+        self._order: list[Hashable] = []
+        self._random = random.Random(0)
+        self._streamed = 0
+
+    @property
+    def accepts(self) -> float:
+        """Cycle from which another line may be asked for."""
+        return self._free - self._latency
+
+    def load(self, now: float, line: Hashable) -> float:
+        """Cycle at which a line of local memory is there from the L2; ``now`` where the L1 has it."""
+        return now if self._touch(line) else self._ask(now) + self._latency
+
+    def store(self, now: float, line: Hashable) -> None:
+        """A line of local memory is written, to the L2 too."""
+        self._touch(line)
+        self._ask(now)
+
+    def stream(self, now: float, lines: int) -> None:
+        """Lines of global memory that nobody asks for again."""
+        for _ in range(lines):
+            self._streamed += 1
+            self._touch(("global", self._streamed))
+            self._ask(now)
+
+    def _ask(self, now: float) -> float:
+        self._due += self._share_cycles
+        self._free = max(self._free + PORT_CYCLES, now + PORT_CYCLES, self._due)
+        return self._free
+
+    def _touch(self, line: Hashable) -> bool:
+        """Whether the L1 had a line; it has it from now on."""
+        if line in self._held:
+            return True
+        if len(self._order) < self._lines:
+            self._held[line] = len(self._order)
+            self._order.append(line)
+        else:
+            place = self._random.randrange(self._lines)
+            del self._held[self._order[place]]
+            self._held[line], self._order[place] = place, line
+        return False
