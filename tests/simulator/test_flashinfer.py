@@ -192,7 +192,7 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
         append_seconds(GPU, moving, tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0, 0.0, share)))[0]
         for share in (1.0, 0.0)
     )
-    assert far - near == pytest.approx(1.5 * GPU.dram_latency_s * (1 + 1e5 / GPU.sms))  # three latencies of the L2
+    assert far - near == pytest.approx(3.0 * (GPU.dram_latency_s - GPU.l2_latency_s) * (1 + 1e5 / GPU.sms))
     (narrow, more), (wide, fewer) = (append_thread("vllm", "sm_100", size) for size in (1, 2))
     assert narrow > wide > 0
     assert more > fewer > 0
