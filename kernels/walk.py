@@ -23,7 +23,7 @@ import click
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from .conflicts import Access, access_of, wavefronts
+from .conflicts import Access, access_of, repeated_loads, wavefronts
 from .near_memory import NearMemory, Traffic
 
 SCHEDULERS = 4  # of an SM
@@ -304,7 +304,7 @@ def _leaves(step: Step) -> bool:
 @click.option("--warps", required=True, type=click.IntRange(1, 32), help="Warps of a CTA.")
 @click.option("--residents", default=1, type=click.IntRange(1, 32), help="CTAs that an SM holds.")
 @click.option(
-    "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for bank conflicts."
+    "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for what its addresses cost."
 )
 def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
     """Figures of a loop for ``compiled`` in a kernel profile, from the output of nvdisasm -hex -c."""
@@ -313,14 +313,16 @@ def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path 
         raise click.ClickException(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
     model = load_gpu(gpu)
     memory = NearMemory.of(model)
-    conflicts = wavefronts(ptx.read_text(encoding="utf-8"), loop) if ptx else {}
+    text_of_ptx = ptx.read_text(encoding="utf-8") if ptx else ""
+    conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
+    repeated = repeated_loads(text_of_ptx, loop) if ptx else []
     for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop]))):
         if body:
             each = max(1, warps // SCHEDULERS)
-            alone = turn_cycles(body, each, 0, model.arch, memory, conflicts)
-            together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts) / residents
+            alone = turn_cycles(body, each, 0, model.arch, memory, conflicts, repeated)
+            together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts, repeated) / residents
             click.echo(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
-    click.echo(f"waits = {serial_loads(bodies[loop]):.1f}")
+    click.echo(f"waits = {serial_loads(bodies[loop], repeated):.1f}")
 
 
 if __name__ == "__main__":

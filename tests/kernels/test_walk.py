@@ -165,6 +165,12 @@ def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     path.write_text(body(line("MUFU.EX2 R1, R2", 4), line("@P1 BRA `(.L_x_9)", 2), line("HMMA.16816 R4, R5", 6)))
     found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
     assert found.output == ("cycles = 13, work_cycles = 13\ntest_cycles = 8, test_work_cycles = 8\nwaits = 0.0\n")
+    ptx = tmp_path / "kernel.ptx"
+    stores = "$L__BB0_1: shl.b32 %r2, %r1, 7; ex2.f32 %f1, %f2; st.shared.b32 [%r2], %r9; bra $L__BB0_1;"
+    ptx.write_text(f".entry k()\n.reqntid 32\n{{ mov.u32 %r1, %tid.x; {stores} }}")
+    path.write_text(body(line("MUFU.EX2 R1, R2", 4), line("STS [R1], R2", writes=0), line("FADD R3, R4, R5", waits=1)))
+    found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--ptx", str(ptx)])
+    assert found.output == "cycles = 134, work_cycles = 134\nwaits = 0.0\n"  # 32 wavefronts of 4 cycles
     wrong = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--loop", "3"])
     assert wrong.exit_code != 0
     assert "there is no loop 3: expected 0 to 0" in wrong.output
