@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
@@ -59,16 +58,15 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    captured = _NEVER
-    if profile.splitting.captured_tokens:
-        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= profile.splitting.captured_tokens)
+    most = _most_parts(gpu, profile, c, ctas, longest)
+    merges = _NEVER if most is None else most > 1.0
     in_flight = np.where(c.in_flight > 0, c.in_flight, profile.in_flight)
     wide: Floats | float = 1.0
     if profile.splitting.rule == "wide":
         wide = schedule.widening(ctas, gpu.sms, in_flight)
         in_flight = np.floor(in_flight / wide)
     if splits is None:
-        splits = _parts(gpu, profile, c, ctas, longest, captured, wide)
+        splits = _parts(gpu, profile, c, ctas, longest, most, wide)
     if profile.splitting.rule == "wide":
         in_flight = steps.residents(gpu, c, longest, splits, in_flight)
 
@@ -153,7 +151,7 @@ def forecast(
     if profile.splitting.sequences_walked:
         # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
         # Only serving engines (which append) call it with sequences of varying length.
-        walks = c.batch / profile.splitting.sequences_walked * np.where(captured, 2.0, 1.0) * (c.append_bytes > 0)
+        walks = c.batch / profile.splitting.sequences_walked * np.where(merges, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
     if in_step:
@@ -179,7 +177,7 @@ def forecast(
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
-    merge_s, append_s, permute_s = passes(gpu, profile, c, once_s, ctas, splits, captured, highest_hz, moved)
+    merge_s, append_s, permute_s = passes(gpu, profile, c, once_s, ctas, splits, merges, highest_hz, moved)
     kernel_s = launch_s + run_s + merge_s
     parts = {
         "launch": launch_s,
@@ -294,13 +292,35 @@ def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longe
     return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
 
 
+def _most_parts(gpu: GPU, profile: KernelProfile, c: Calls, ctas: Floats, longest: Floats) -> Floats | None:
+    """Parts that a kernel of the rule "balanced" is launched for, which may then use fewer; None for other rules.
+
+    Where it is more than one the kernel for split keys runs, and a merge after it, however few parts there are in the end.
+    """
+    splitting = profile.splitting
+    if splitting.rule == "balanced":
+        blocks = ctas / c.batch
+    elif splitting.rule == "balanced-whole":
+        blocks = (
+            np.ceil(c.batch * c.queries * c.packed / c.tile_q) * c.kv_heads * np.ceil(c.heads / c.kv_heads / c.packed)
+        )
+    else:
+        return None
+    most = schedule.fullest_waves(blocks, gpu.sms * profile.in_flight, longest)
+    if splitting.captured_tokens:
+        decodes = profile.decodes(c.queries, c.keys - c.queries)
+        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= splitting.captured_tokens)
+        most = np.where(captured, splitting.captured_parts, most)
+    return most
+
+
 def _parts(
     gpu: GPU,
     profile: KernelProfile,
     c: Calls,
     ctas: Floats,
     longest: Floats,
-    captured: NDArray[np.bool_],
+    most: Floats | None,
     wide: Floats | float,
 ) -> Floats:
     """Parts that the keys of each call are cut into, by the kernel's own rule."""
@@ -315,11 +335,9 @@ def _parts(
         places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
         splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
     else:
-        most: Floats | float = (
-            np.where(captured, profile.splitting.captured_parts, np.inf) if captured is not _NEVER else np.inf
-        )
-        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if rule in ("balanced", "gradual") else None
-        splits = schedule.kv_splits(rule, ctas, slots, longest, ctas / c.batch, c.tile_kv, most, all_tiles)
+        counted = most is not None or rule == "gradual"  # of all keys, those outside a window too
+        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if counted else None
+        splits = schedule.kv_splits(rule, ctas, slots, longest, c.tile_kv, most, all_tiles)
     if profile.splitting.when != "always":
         few = {"packed": c.packed > 1, "decode": profile.decodes(c.queries, c.keys - c.queries)}.get(
             profile.splitting.when, False

@@ -17,6 +17,7 @@ COPY_TRIPS = 4.0
 # Axes of such a copy that do not merge: batch, key heads, query heads that share one, and the head dimension.
 COPIED_AXES = 4.0
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+EMPTY_TRIPS = 0.5  # of a merging CTA's: how many parts there are, and the next CTA's turn
 MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 # A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
 MERGE_STEP = 0.6  # of a DRAM latency
@@ -30,27 +31,26 @@ def passes(
     once_s: Floats,
     ctas: Floats,
     splits: Floats,
-    captured: NDArray[np.bool_],
+    merges: NDArray[np.bool_],
     clock_hz: Floats,
     moved: memory.Traffic,
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
-    # A grid of so many parts launches the merge whatever the rule says.
-    merges = (splits > 1) | ((profile.splitting.grid_parts > 1) & profile.decodes(c.queries, c.keys - c.queries))
-    if merges.any():
+    # A grid of a fixed number of parts merges one part too.
+    merged = (splits > 1) | ((profile.splitting.grid_parts > 1) & profile.decodes(c.queries, c.keys - c.queries))
+    if merged.any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)
         if profile.merging.by == "launch":
-            places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
-            turns = c.batch * c.heads * c.queries / places * profile.merging.token_trips
-            turns = 2.0 + turns + splits * profile.merging.part_trips
+            turns = 2.0 + _merge_turns(gpu, profile, c) + splits * profile.merging.part_trips
             merging_s = merging_s + once_s + turns * gpu.dram_latency_s
         else:
             merging_s = merging_s + _last_cta_seconds(gpu, profile, c.dim_v, ctas, splits)
-        merge_s = np.where(merges, merging_s, 0.0)
-    if captured.any():  # a merge is launched, and finds nothing to do
-        merge_s = np.where(captured & (splits <= 1), once_s + gpu.dram_latency_s, merge_s)
+        merge_s = np.where(merged, merging_s, 0.0)
+    if (merges & ~merged).any():  # a merge is launched, whose CTAs find nothing to do
+        empty_s = once_s + (1.0 + EMPTY_TRIPS * _merge_turns(gpu, profile, c)) * gpu.dram_latency_s
+        merge_s = np.where(merges & ~merged, empty_s, merge_s)
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
@@ -94,6 +94,15 @@ def passes(
         key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
         permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, permute_s)
     return merge_s, append_s, permute_s
+
+
+def _merge_turns(gpu: GPU, profile: KernelProfile, c: Calls) -> Floats:
+    """Memory latencies, one after the other, that an SM's CTAs of a merging kernel take over all tokens and heads."""
+    places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
+    turns = c.batch * c.heads * c.queries / places * profile.merging.token_trips
+    if profile.merging.columns:
+        turns = turns * np.exp2(np.ceil(np.log2(c.dim_v))) / profile.merging.columns
+    return turns
 
 
 def _query_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_hz: Floats) -> Floats:

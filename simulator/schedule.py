@@ -96,7 +96,7 @@ def makespan(
     return np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
 
 
-SplitRule = Literal["fill", "waves", "balanced", "gradual", "segments", "planned", "history", "wide"]
+SplitRule = Literal["fill", "waves", "balanced", "balanced-whole", "gradual", "segments", "planned", "history", "wide"]
 MOST_SPLITS = 128
 SEGMENTS, SEGMENTED_CTAS = 16, 128  # vLLM's NUM_PAR_SOFTMAX_SEGMENTS and MIN_LAUNCH_GRID_SIZE_2D
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
@@ -123,9 +123,8 @@ def kv_splits(
     ctas: Floats,
     slots: int,
     kv_tiles: Floats,
-    ctas_per_sequence: Floats,
     tile_keys: Floats,
-    most: Floats | float = np.inf,
+    most: Floats | None = None,
     all_tiles: Floats | None = None,
 ) -> Floats:
     """Parts into which split-KV kernels cut the keys so that a small call fills the GPU; at most one for each KV tile.
@@ -133,13 +132,13 @@ def kv_splits(
     Args:
         rule: "fill": as many as fit in one wave (TensorRT-LLM). "waves": FlashAttention-2's num_splits_heuristic, the
             fewest within 85% of the fullest waves. "balanced": FlashAttention-3 where lengths vary: a CTA takes 1.1 times
-            its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than ``most``, or than "waves" gives
-            one sequence where that is infinite.
+            its share of the KV tiles (prepare_varlen_num_blocks), but no more parts than ``most``: what "waves" gives one
+            sequence, or, "balanced-whole", all tokens of the call (get_num_splits; sgl-project/sgl-flash-attn for the latter).
             "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64 (of all keys, whatever the
             window), 8 parts at most, each of whole tiles.
             ("planned" is planned_splits.)
-        ctas: CTAs of the call before the split. slots: CTAs that run at once. ctas_per_sequence: of one sequence.
+        ctas: CTAs of the call before the split. slots: CTAs that run at once.
         kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too.
     """
     if rule == "gradual":
@@ -152,12 +151,12 @@ def kv_splits(
     if rule == "segments":
         return np.where(ctas <= SEGMENTED_CTAS, float(SEGMENTS), 1.0)
     if rule == "waves":
-        return _fullest_waves(ctas, slots, kv_tiles)
-    if rule == "balanced":
+        return fullest_waves(ctas, slots, kv_tiles)
+    if rule in ("balanced", "balanced-whole"):
         tiles = kv_tiles if all_tiles is None else all_tiles
         share = np.ceil(1.1 * ctas * tiles / slots)
-        bound = np.where(np.isinf(most), _fullest_waves(ctas_per_sequence, slots, kv_tiles), most)
-        return np.minimum(np.ceil(tiles / np.maximum(share, 1.0)), bound)
+        parts = np.ceil(tiles / np.maximum(share, 1.0))
+        return parts if most is None else np.minimum(parts, most)
     splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
 
@@ -175,7 +174,7 @@ def planned_splits(ctas: Floats, slots: Floats, kv_tiles: Floats, tile_keys: Flo
     return parts
 
 
-def _fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
+def fullest_waves(ctas: Floats, slots: int, kv_tiles: Floats) -> Floats:
     """FlashAttention's num_splits_heuristic: one part where CTAs fill 80% of the slots or there are four KV tiles or fewer."""
     splits = np.ones_like(ctas)
     few = (ctas < 0.8 * slots) & (kv_tiles > 4)

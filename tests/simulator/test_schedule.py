@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncast.simulator.schedule import (
+    fullest_waves,
     history_parts,
     history_splits,
     kv_splits,
@@ -108,14 +109,15 @@ def _fullest_waves(ctas, slots, kv_tiles):
 
 @given(st.integers(1, 400), st.integers(1, 500), st.sampled_from([108, 132, 216, 296]))
 def test_waves_follow_the_search(ctas, kv_tiles, slots):
-    tiles, one = np.array([float(kv_tiles)]), np.array([1.0])
-    found = kv_splits("waves", np.array([float(ctas)]), slots, tiles, one, one)
+    tiles = np.array([float(kv_tiles)])
+    found = kv_splits("waves", np.array([float(ctas)]), slots, tiles, np.array([1.0]))
     assert found.tolist() == [_fullest_waves(ctas, slots, kv_tiles)]
 
 
 def test_balanced_parts_share_the_tiles():
     def parts(ctas, tiles, of_one):
-        return kv_splits("balanced", *map(np.array, ([ctas], 132, [tiles], [of_one], [128.0]))).tolist()
+        most = fullest_waves(np.array([of_one]), 132, np.array([tiles]))
+        return kv_splits("balanced", np.array([ctas]), 132, np.array([tiles]), np.array([128.0]), most).tolist()
 
     # 96 Q tiles of one sequence and head over 154 KV tiles: 124 tiles for each SM, so two parts (vLLM's FA3, 12,288 tokens).
     assert parts(96.0, 154.0, 96.0) == [2]
@@ -130,8 +132,7 @@ def test_gradual_parts_follow_sglang(ctas, kv_tiles, sms):
     cores = int(sms * max(np.log2(keys / 64.0), 1.0))
     each = 32 * math.ceil(math.ceil(keys / min(math.ceil(cores / ctas), 8)) / 32)  # kv_len_per_split
     expected = math.ceil(keys / each)
-    one = np.array([1.0])
-    found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), one, np.array([32.0]))
+    found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), np.array([32.0]))
     assert found.tolist() == [expected]
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, parse_pattern, predict
-from attncast.simulator.call import resolve_tiles
+from attncast.simulator.call import kernel_work, resolve_tiles
 from attncast.simulator.profile import load_profile
-from attncast.simulator.schedule import kv_splits
+from attncast.simulator.schedule import fullest_waves, kv_splits
 from attncast.simulator.workload import Workload
 
 H100 = load_gpu("h100")
@@ -34,7 +34,7 @@ def test_a_window_of_all_keys_runs_the_kernel_without_one() -> None:
 def test_captured_calls_split_up_to_their_bound() -> None:
     def splits(most: float) -> float:
         one = np.array([1.0])
-        return float(kv_splits("balanced", one, 132, 1024 * one, one, 128 * one, most)[0])
+        return float(kv_splits("balanced", one, 132, 1024 * one, 128 * one, most * one)[0])
 
     assert splits(32.0) == 32.0
     assert splits(np.inf) > 32.0
@@ -43,8 +43,8 @@ def test_captured_calls_split_up_to_their_bound() -> None:
 def test_keys_outside_a_window_count_towards_the_share_but_not_towards_the_bound() -> None:
     one = np.array([1.0])
     # 2 tiles in the window of 1,024: a captured call takes its bound, another never splits so few.
-    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, 32.0, 1024 * one)[0] == 32.0
-    assert kv_splits("balanced", one, 132, 2 * one, one, 128 * one, np.inf, 1024 * one)[0] == 1.0
+    assert kv_splits("balanced", one, 132, 2 * one, 128 * one, 32 * one, 1024 * one)[0] == 32.0
+    assert fullest_waves(one, 132, 2 * one)[0] == 1.0
 
 
 def test_captured_calls_always_merge() -> None:
@@ -53,6 +53,30 @@ def test_captured_calls_always_merge() -> None:
         found = predict(decode(batch, 15), "causal", H100, "fa3", conditions=graph)
         assert found.splits == 1
         assert (found.parts_s["merge"] > 0) == merges
+
+
+def prompt(batch: int, tokens: int) -> Workload:
+    return Workload(batch=batch, heads=16, heads_kv=2, grid=(tokens,), head_dim=256, dtype="bf16")
+
+
+def test_a_merge_with_nothing_to_do_takes_its_ctas_turns() -> None:
+    # 512 tokens of 2 key heads fill half of the SMs: vLLM's build launches the kernel for split keys, whatever the batch is,
+    # and then 2 x 512 x 16 / 8 CTAs of its merge for each sequence, 8 on an SM, which find one part: half of four latencies.
+    graph = Conditions(graph=True, appends=True, engine="vllm")
+    merge_s = [
+        predict(prompt(batch, 512), "causal", H100, "fa3", conditions=graph).parts_s["merge"] for batch in (64, 128)
+    ]
+    assert merge_s[1] - merge_s[0] == pytest.approx(64 * 2048 / (132 * 8) * 2 * H100.dram_latency_s, rel=0.01)
+    # SGLang's build looks at all tokens of the call.
+    sglang = Conditions(graph=True, appends=True, engine="sglang")
+    assert predict(prompt(64, 512), "causal", H100, "fa3", conditions=sglang).parts_s["merge"] == 0.0
+
+
+def test_a_window_is_read_from_its_first_key() -> None:
+    # 24 tokens of 8 heads fill 192 rows; with 127 keys before the first they need 151: one tile of 160.
+    work = parse_pattern("window left=127 right=0")
+    eight = Workload(batch=1, heads=8, heads_kv=1, grid=(16384,), head_dim=64, dtype="bf16")
+    assert kernel_work(VLLM, work, eight, ((192,), (160,))).visited_max == 1
 
 
 def test_a_sequence_costs_its_share_of_the_walk() -> None:
