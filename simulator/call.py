@@ -125,7 +125,7 @@ def single_call(
         **around,
         "append_registers": append[0],
         "append_instructions": append[1],
-        "apart_s": apart_s(conditions.engine) if conditions.appends and w.head_dim != w.dim_v else 0.0,
+        "apart_s": _apart_s(gpu, w, conditions),
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
         "graph": conditions.graph,
@@ -147,6 +147,14 @@ def single_call(
         count=work.count,
         row=_FIRST,
     )
+
+
+def _apart_s(gpu: GPU, w: Workload, conditions: Conditions) -> float:
+    """Seconds more of an engine's call that appends keys and values of different head dims, element by element."""
+    call_s = apart_s(conditions.engine)
+    if not (call_s and conditions.appends and w.head_dim != w.dim_v):
+        return 0.0
+    return call_s + memory.put_seconds(gpu, w.batch * w.tokens * w.kv_heads * (w.head_dim + w.dim_v))
 
 
 def tests_tiles(profile: KernelProfile, pattern: Pattern, workload: Workload) -> bool:

@@ -105,7 +105,7 @@ def forecast(
             in_flight = np.where(c.in_flight > 0, in_flight, fitting)
         if profile.chain == "pipes":
             chain = chain * flat(np.where(c.in_flight > 0, 1.0, in_flight))
-    # Memory latencies one after the other, then the output of the CTA leaves through its SM's share of the L2.
+    # Memory latencies one after the other; operands and the output of a CTA pass through its SM's share of the L2.
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     written = rows * c.dim_v * output_bytes
@@ -114,6 +114,9 @@ def forecast(
     output_cycles = memory.l2_cycles(gpu, written)
     if profile.row_store_bytes:
         output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
+    if profile.products.waits_for_first:
+        first = np.minimum(rows, c.queries * c.packed) * c.dim * c.query_bytes + c.tile_kv * c.dim * c.kv_bytes
+        output_cycles = output_cycles + memory.l2_cycles(gpu, first)
     trip = gpu.dram_latency_s * highest_hz
     latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
     waits: Floats | float = 0.0

@@ -148,6 +148,21 @@ def append_seconds(
     return seconds
 
 
+# PyTorch's index_put (aten/src/ATen/native/cuda/IndexKernel.cu, OffsetCalculator of two axes): instructions of a thread for an
+# element, of either of its sizes: its offsets by divisions, the row's index with its bounds, the element. Counted in the SASS
+# that nvcc 13.0 makes for sm_90 of a loop with that arithmetic.
+PUT_INSTRUCTIONS = 80.0
+
+
+def put_seconds(gpu: GPU, elements: float) -> float:
+    """Time of the instructions by which ``elements`` are put to rows of a tensor one by one.
+
+    A thread takes its elements one after the other, each after the load of its row's index, so that this comes on top of the
+    time that the bytes take.
+    """
+    return elements * PUT_INSTRUCTIONS / (SCHEDULERS * WARP * gpu.sms * gpu.clock_hz)
+
+
 def selection_seconds(
     gpu: GPU, cost: SelectionCost, tensor_rate: float, locked_hz: float | None, launch_s: float
 ) -> float:

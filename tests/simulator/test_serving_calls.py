@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator import Conditions, parse_pattern, predict
-from attncast.simulator.call import kernel_work, resolve_tiles
+from attncast.simulator import Conditions, memory, parse_pattern, predict
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
+from attncast.simulator.forecast import forecast
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import fullest_waves, kv_splits
 from attncast.simulator.workload import Workload
@@ -77,6 +80,32 @@ def test_a_window_is_read_from_its_first_key() -> None:
     work = parse_pattern("window left=127 right=0")
     eight = Workload(batch=1, heads=8, heads_kv=1, grid=(16384,), head_dim=64, dtype="bf16")
     assert kernel_work(VLLM, work, eight, ((192,), (160,))).visited_max == 1
+
+
+def test_a_cta_waits_for_its_queries_and_first_keys() -> None:
+    own = load_profile("fa3", H100)
+    early = replace(own, products=replace(own.products, waits_for_first=False))
+    one = Workload(
+        batch=132, heads=1, heads_kv=1, grid=(128,), head_dim=128, dtype="bf16"
+    )  # a CTA of one tile for each SM
+    causal = parse_pattern("causal")
+    tiles = resolve_tiles(own, causal, one, None, None)
+    call = single_call(H100, own, one, causal, tiles, kernel_work(own, causal, one, tiles), Conditions())
+    late, soon = (forecast(H100, profile, call) for profile in (own, early))
+    waited = late.compute_s * late.clock_hz - soon.compute_s * soon.clock_hz
+    assert waited[0] == pytest.approx(memory.l2_cycles(H100, 2 * 128 * 128 * 2.0), rel=1e-6)
+
+
+def test_keys_and_values_of_unequal_head_dims_are_put_element_by_element() -> None:
+    sglang = Conditions(graph=True, appends=True, engine="sglang")
+    elements = 16384 * 8 * (192 + 128)
+    assert memory.put_seconds(H100, elements) == pytest.approx(elements * 80 / (132 * 4 * 32 * H100.clock_hz))
+    calls = [
+        Workload(batch=1, heads=64, heads_kv=8, grid=(tokens,), head_dim=192, head_dim_v=128, dtype="bf16")
+        for tokens in (8192, 16384)
+    ]
+    half, whole = (predict(call, "causal", H100, "fa3", conditions=sglang).parts_s["append"] for call in calls)
+    assert whole - half > memory.put_seconds(H100, elements / 2)
 
 
 def test_a_sequence_costs_its_share_of_the_walk() -> None:
