@@ -156,7 +156,9 @@ class KernelProfile:
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
                 fits = rows <= (choice.max_rows or 4 * choice.q[0])
                 if fits and choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim):
-                    return choice
+                    if choice.min_keys <= queries + cached:
+                        return choice
+                    break
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
             if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (

@@ -31,7 +31,7 @@ from .profile import (
 )
 from .profile_groups import Fused
 from .tile_table import TileChoice
-from .workload import DTYPE_BYTES, MAX_AXES, MAX_HEAD_DIM
+from .workload import DTYPE_BYTES, MAX_AXES, MAX_COUNT, MAX_HEAD_DIM
 
 # Least and most of each number, by its group; a value outside is a slip of the pen, not a kernel.
 RANGES: Final[dict[str, tuple[float, float]]] = {
@@ -262,6 +262,8 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(
                 f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
             )
+        if not _is_whole(choice.get("min_keys", 1), MAX_COUNT):
+            raise InputError(f"{where}: min_keys in {name} is {choice['min_keys']!r}, expected 1 to {MAX_COUNT}")
         if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
             raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
         for key in ("q", "kv"):

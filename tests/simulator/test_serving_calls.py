@@ -58,6 +58,14 @@ def test_captured_calls_always_merge() -> None:
         assert (found.parts_s["merge"] > 0) == merges
 
 
+def test_ampere_runs_another_tile_where_the_kernel_for_split_keys_does() -> None:
+    ampere = load_profile("fa3", load_gpu("a100"), "sglang")
+    causal = parse_pattern("causal")
+    # Four tiles of 112 keys are not split, five are.
+    assert resolve_tiles(ampere, causal, decode(4, 447), None, None) == ((128,), (64,))
+    assert resolve_tiles(ampere, causal, decode(4, 448), None, None) == ((128,), (112,))
+
+
 def prompt(batch: int, tokens: int) -> Workload:
     return Workload(batch=batch, heads=16, heads_kv=2, grid=(tokens,), head_dim=256, dtype="bf16")
 
