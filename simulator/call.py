@@ -133,6 +133,7 @@ def single_call(
         "free_s": SERVING_FREE_S if conditions.engine else FREE_S,
         "calls_before": conditions.calls_before,
         "single": choice.single if choice else False,
+        "mask_stall": choice.mask_stall if choice and not windowed(profile, pattern, w) else 0.0,
         "tests": tests_tiles(profile, pattern, w),
         **_compiled(choice),
         "run_dim": w.head_dim if profile.padded in ("none", "values") else _padded(profile, w.head_dim, w),

@@ -32,6 +32,7 @@ class Calls:
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         free_s: seconds of work before the power limit lowers the clock. calls_before: calls like it that used of them already.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
+        mask_stall: cycles that a warp stalls for each score that its threads mask (see tile_table).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         threads: of a CTA. cycles to ahead: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
@@ -71,6 +72,7 @@ class Calls:
     free_s: Floats
     calls_before: Floats
     single: Floats
+    mask_stall: Floats
     tests: Floats
     threads: Floats
     cycles: Floats

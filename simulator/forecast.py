@@ -71,7 +71,17 @@ def forecast(
         in_flight = steps.residents(gpu, c, longest, splits, in_flight)
 
     shape = TileShape(
-        rows, mma_rows, c.tile_kv, c.run_dim, c.run_dim_v, c.query_bytes, c.kv_bytes, c.axes, c.single, c.threads
+        rows,
+        mma_rows,
+        c.tile_kv,
+        c.run_dim,
+        c.run_dim_v,
+        c.query_bytes,
+        c.kv_bytes,
+        c.axes,
+        c.single,
+        c.threads,
+        mask_stall=c.mask_stall,
     )
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
         shape = _loading(gpu, profile, c, shape, longest)
@@ -84,6 +94,8 @@ def forecast(
 
     # Step 5: CTAs over SMs.
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
+    if profile.masking.first:
+        masked = np.maximum(masked, np.minimum(c.visited, 1.0))
     share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
 
     def cycles_of(full: Floats, partial: Floats, tested: Floats) -> Floats:
@@ -115,7 +127,8 @@ def forecast(
     if profile.row_store_bytes:
         output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
     if profile.products.waits_for_first:
-        first = np.minimum(rows, c.queries * c.packed) * c.dim * c.query_bytes + c.tile_kv * c.dim * c.kv_bytes
+        first = np.minimum(rows, c.queries * c.packed) * c.dim * c.query_bytes
+        first = first + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
         output_cycles = output_cycles + memory.l2_cycles(gpu, first)
     trip = gpu.dram_latency_s * highest_hz
     latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles

@@ -29,7 +29,7 @@ from .instructions import (
     WIDEN_ALU,
 )
 from .profile import KernelProfile
-from .promotion import promotion_cycles, waiting_cycles
+from .promotion import WARPGROUP_ROWS, WARPGROUP_THREADS, promotion_cycles, waiting_cycles
 from .tile_operations import TileOperations
 from .tiles import Floats
 
@@ -50,9 +50,9 @@ class TileShape:
     head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
     and 1 where the CTA has no other Q tile to alternate with.
 
-    ``threads`` of the CTA, and ``resident``, the CTAs that share an SM, 1 or more (0: not told). Where a CTA waits for loads
-    also, as in Calls: whether it is tested for lying in a window, and what a compiler told; and the latency of the memory that
-    keys and values come from.
+    ``threads`` of the CTA, ``resident``, the CTAs that share an SM, 1 or more (0: not told), and ``mask_stall`` (see
+    tile_table). Where a CTA waits for loads also, as in Calls: whether it is tested for lying in a window, and what a compiler
+    told; and the latency of the memory that keys and values come from.
     """
 
     rows: Floats
@@ -74,6 +74,7 @@ class TileShape:
     ahead: Floats = field(default_factory=_none)
     latency_s: Floats = field(default_factory=_none)
     resident: Floats = field(default_factory=_none)
+    mask_stall: Floats = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _tile_cycles(
         return _chained(gpu, profile, tile, pipes, masked, mask, moved)
     full = combine(profile, pipes, tile.single)
     partial = full + mask if profile.masking.waits else combine(profile, masked, tile.single)
+    partial = partial + tile.mask_stall * tile.keys * (WARPGROUP_ROWS / WARPGROUP_THREADS)  # scores of a thread
     floor = np.zeros_like(l2) if profile.splitting.warp_keys else l2  # what is loaded is not always a whole tile there
     return TileCycles(
         full=np.maximum(full, floor),

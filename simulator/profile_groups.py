@@ -56,6 +56,7 @@ class Masking:
 
     Attributes:
         tiles: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
+        first: each Q tile's first KV tile is masked whether its pattern and length ask for it or not.
         alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations).
         waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
@@ -67,6 +68,7 @@ class Masking:
     """
 
     tiles: Literal["partial", "natten"] = "partial"
+    first: bool = False
     alu_per_axis: float = MASK_ALU_PER_AXIS
     alu_select: float = MASK_ALU_SELECT
     waits: bool = False

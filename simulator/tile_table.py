@@ -19,7 +19,8 @@ class TileChoice:
     ``max_rows`` rows of Q, packed heads included (0: any number; as a decode tile four times its own), and, as a decode tile,
     for ``min_keys`` keys or more. ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as the profile
     says). ``cuda_cores``: its products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone;
-    otherwise it alternates between two, as the kernel's overlap assumes.
+    otherwise it alternates between two, as the kernel's overlap assumes. ``mask_stall``: cycles that a warp of a warpgroup
+    stalls for each score that its threads mask where no window is, beyond the operations: a branch around each.
 
     ``compiled``: what a compiler says of its CTA.
     """
@@ -36,6 +37,7 @@ class TileChoice:
     in_flight: int = 0
     cuda_cores: bool = False
     single: bool = False
+    mask_stall: float = 0.0
     compiled: Compiled | None = None
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool, value_dim: int = 0) -> bool:

@@ -11,8 +11,9 @@ from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, memory, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.forecast import forecast
-from attncast.simulator.profile import load_profile
+from attncast.simulator.profile import KernelProfile, load_profile
 from attncast.simulator.schedule import fullest_waves, kv_splits
+from attncast.simulator.tile_table import TileChoice
 from attncast.simulator.workload import Workload
 
 H100 = load_gpu("h100")
@@ -66,6 +67,32 @@ def test_ampere_runs_another_tile_where_the_kernel_for_split_keys_does() -> None
     assert resolve_tiles(ampere, causal, decode(4, 448), None, None) == ((128,), (112,))
 
 
+def cycles(profile: KernelProfile, workload: Workload, pattern: str = "causal") -> float:
+    """SM cycles of a call of the kernel alone."""
+    band = parse_pattern(pattern)
+    tiles = resolve_tiles(profile, band, workload, None, None)
+    work = kernel_work(profile, band, workload, tiles)
+    found = forecast(H100, profile, single_call(H100, profile, workload, band, tiles, work, Conditions()))
+    return float((found.compute_s * found.clock_hz)[0])
+
+
+def test_vllm_branches_around_each_score_that_it_masks() -> None:
+    def smooth(choice: TileChoice) -> TileChoice:
+        return replace(choice, mask_stall=0.0)
+
+    without = replace(VLLM, tiles=tuple(map(smooth, VLLM.tiles)), decode_tiles=tuple(map(smooth, VLLM.decode_tiles)))
+
+    def stall(workload: Workload, pattern: str = "causal") -> float:
+        return cycles(VLLM, workload, pattern) - cycles(without, workload, pattern)
+
+    # 33 sequences of 4 key heads: a CTA for each SM. A thread has 64 scores of a tile of 128 keys, whose first one is masked
+    # though all of its keys are there.
+    assert stall(decode(33, 127)) == pytest.approx(13 * 64)
+    assert stall(decode(33, 1023), "window left=255 right=0") == 0.0
+    # One token of head dim 64 has no causal mask.
+    assert stall(Workload(batch=33, heads=32, heads_kv=4, grid=(1,), cached=191, head_dim=64, dtype="bf16")) == 0.0
+
+
 def prompt(batch: int, tokens: int) -> Workload:
     return Workload(batch=batch, heads=16, heads_kv=2, grid=(tokens,), head_dim=256, dtype="bf16")
 
@@ -96,12 +123,8 @@ def test_a_cta_waits_for_its_queries_and_first_keys() -> None:
     one = Workload(
         batch=132, heads=1, heads_kv=1, grid=(128,), head_dim=128, dtype="bf16"
     )  # a CTA of one tile for each SM
-    causal = parse_pattern("causal")
-    tiles = resolve_tiles(own, causal, one, None, None)
-    call = single_call(H100, own, one, causal, tiles, kernel_work(own, causal, one, tiles), Conditions())
-    late, soon = (forecast(H100, profile, call) for profile in (own, early))
-    waited = late.compute_s * late.clock_hz - soon.compute_s * soon.clock_hz
-    assert waited[0] == pytest.approx(memory.l2_cycles(H100, 2 * 128 * 128 * 2.0), rel=1e-6)
+    waited = cycles(own, one) - cycles(early, one)
+    assert waited == pytest.approx(memory.l2_cycles(H100, 2 * 128 * 128 * 2.0), rel=1e-6)
 
 
 def test_keys_and_values_of_unequal_head_dims_are_put_element_by_element() -> None:

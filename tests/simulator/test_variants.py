@@ -61,7 +61,7 @@ def test_promoting_fp8_products_costs_more_the_wider_the_head():
         ]
         return runs[0] / runs[1]
 
-    assert ratio(128, "bf16") == pytest.approx(1.0)
+    assert ratio(128, "bf16") == pytest.approx(1.0, abs=0.02)  # its masks alone
     assert 1.0 < ratio(128, "fp8") < ratio(192, "fp8") < ratio(256, "fp8")
     assert ratio(256, "fp8") > 1.5
 
