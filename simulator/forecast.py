@@ -132,6 +132,9 @@ def forecast(
         output_cycles = output_cycles + memory.l2_cycles(gpu, first)
     trip = gpu.dram_latency_s * highest_hz
     latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
+    if profile.packing.gather_cycles:
+        asked_for = np.isin(c.packed, profile.packing.box_heads) & (c.dim == c.dim_v) & ~merges & (c.single == 0)
+        latency = latency + np.where(asked_for, 0.0, profile.packing.gather_cycles)
     waits: Floats | float = 0.0
     in_step = steps.kept(profile)
     if in_step:

@@ -282,7 +282,8 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
 
 def _group(cls: type, table: Mapping[str, Any], where: str) -> Any:
     _known(cls, table, where)
-    return cls(**{**table, "fused": Fused(**table["fused"])} if "fused" in table else table)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    return cls(**{**values, "fused": Fused(**table["fused"])} if "fused" in table else values)
 
 
 def _known(cls: type, table: Mapping[str, Any], where: str) -> None:

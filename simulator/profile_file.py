@@ -64,6 +64,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "merging.columns": (0, 1024),
     "packing.least": (1, 1024),
     "packing.most": (1, 1024),
+    "packing.gather_cycles": (0.0, 100_000.0),
     "products.serial_fp8_dim": (1, 1024),
     "splitting.captured_tokens": (0, 65536),
     "splitting.captured_parts": (1, 128),
@@ -192,7 +193,7 @@ def _check_table(cls: type, table: Mapping[str, Any], group: str, where: str) ->
         elif name in _TILES:
             _check_tiles(name, value, where)
         elif get_origin(kinds[own_name]) is tuple:
-            _check_names(name, value, where)
+            _check_list(name, value, get_args(kinds[own_name])[0], where)
         else:
             _check_value(name, value, kinds[own_name], where)
 
@@ -229,6 +230,13 @@ def _choices(name: str, kind: Any) -> Iterable[str] | None:
     if name == "cascade":
         return cascades.names()
     return profile_names() if name in ("serving.decode_kernel", "serving.other_heads") else None
+
+
+def _check_list(name: str, value: object, kind: type, where: str) -> None:
+    if kind is str:
+        _check_names(name, value, where)
+    elif not isinstance(value, list) or not all(_is_whole(item, MAX_COUNT) for item in value):
+        raise InputError(f"{where}: {name} is {value!r}, expected a list of whole numbers from 1 on")
 
 
 def _check_names(name: str, value: object, where: str) -> None:

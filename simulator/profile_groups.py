@@ -88,6 +88,9 @@ class Packing:
         least, most: fewest and most heads that it packs; with others it packs none.
         under_windows: whether it still does so under a sliding window.
         by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
+        gather_cycles: cycles more of a Q tile whose rows threads load one by one, where another kernel asks for them at once:
+            one whose keys are not split, on more than one warpgroup, for head dims that are equal.
+        box_heads: numbers of packed heads that have that other kernel.
     """
 
     heads: When = "never"
@@ -95,6 +98,8 @@ class Packing:
     most: int = 1024
     under_windows: bool = True
     by_copying: bool = False
+    gather_cycles: float = 0.0
+    box_heads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

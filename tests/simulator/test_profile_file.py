@@ -148,6 +148,7 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         (OWN + 'splitting.rule = "wave"', "did you mean 'waves'"),
         (OWN + 'cascade = "flash_attention2"', "unknown cascade .*did you mean 'flash_attention_2'"),
         (OWN + 'serving.decode_kernel = "xqb"', "unknown serving.decode_kernel .*did you mean 'xqa'"),
+        (OWN + "packing.box_heads = [0]", "packing.box_heads is .0., expected a list of whole numbers from 1 on"),
         (OWN + 'dtypes = "bf16"', "dtypes is 'bf16', expected a list of names"),
         (OWN + 'engines = ["vlm"]', "unknown entry of engines .*did you mean 'vllm'"),
         (

@@ -93,6 +93,24 @@ def test_vllm_branches_around_each_score_that_it_masks() -> None:
     assert stall(Workload(batch=33, heads=32, heads_kv=4, grid=(1,), cached=191, head_dim=64, dtype="bf16")) == 0.0
 
 
+def test_vllm_asks_for_the_rows_of_four_eight_or_sixteen_heads_at_once() -> None:
+    at_once = replace(VLLM, packing=replace(VLLM.packing, gather_cycles=0.0))
+
+    def gathered(heads: int, dim_v: int = 192) -> float:
+        # 132 Q tiles of 128 rows, so that no keys are split.
+        grid = (132 * 128 // heads,)
+        call = Workload(batch=132, heads=heads, heads_kv=1, grid=grid, head_dim=192, head_dim_v=dim_v, dtype="bf16")
+        return (cycles(VLLM, call) - cycles(at_once, call)) / 132
+
+    assert gathered(4) == gathered(8) == gathered(16) == 0.0
+    assert gathered(1) == pytest.approx(1043)
+    assert gathered(2) == pytest.approx(1043)
+    assert gathered(8, dim_v=128) == pytest.approx(1043)
+    # 64 tokens of two sequences fill few SMs: the kernel for split keys.
+    few = Workload(batch=2, heads=8, heads_kv=1, grid=(64,), cached=8128, head_dim=192, dtype="bf16")
+    assert cycles(VLLM, few) - cycles(at_once, few) == pytest.approx(1043)
+
+
 def prompt(batch: int, tokens: int) -> Workload:
     return Workload(batch=batch, heads=16, heads_kv=2, grid=(tokens,), head_dim=256, dtype="bf16")
 
