@@ -35,6 +35,16 @@ def test_a_window_of_all_keys_runs_the_kernel_without_one() -> None:
     assert not fa2.masking.drops_wide_windows  # it looks at the argument
 
 
+def test_few_rows_run_on_one_warpgroup_in_prompts_too() -> None:
+    def tiles(tokens: int, heads: int = 8, head_dim: int = 128) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        call = Workload(batch=4, heads=heads, heads_kv=8, grid=(tokens,), head_dim=head_dim, dtype="fp8")
+        return resolve_tiles(VLLM, parse_pattern("causal"), call, None, None)
+
+    assert tiles(64) == tiles(32, heads=16) == ((64,), (96,))
+    assert tiles(65) == tiles(32, heads=24) == ((128,), (192,))
+    assert tiles(64, head_dim=192) == ((128,), (96,))
+
+
 def test_captured_calls_split_up_to_their_bound() -> None:
     def splits(most: float) -> float:
         one = np.array([1.0])
