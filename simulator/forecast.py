@@ -13,6 +13,7 @@ import numpy as np
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
+from .instructions import ACCUMULATOR_BYTES
 from .passes import passes
 from .pipes import TileShape
 from .profile import KernelProfile
@@ -118,20 +119,9 @@ def forecast(
         if profile.chain == "pipes":
             chain = chain * flat(np.where(c.in_flight > 0, 1.0, in_flight))
     # Memory latencies one after the other; operands and the output of a CTA pass through its SM's share of the L2.
-    output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
-    written = rows * c.dim_v * output_bytes
-    if profile.row_store_bytes:  # nothing is stored of rows that hold no query
-        written = np.minimum(rows, c.queries * c.packed) * c.dim_v * output_bytes
-    output_cycles = memory.l2_cycles(gpu, written)
-    if profile.row_store_bytes:
-        output_cycles = np.maximum(output_cycles, written / profile.row_store_bytes)
-    if profile.products.waits_for_first:
-        first = np.minimum(rows, c.queries * c.packed) * c.dim * c.query_bytes
-        first = first + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
-        output_cycles = output_cycles + memory.l2_cycles(gpu, first)
     trip = gpu.dram_latency_s * highest_hz
-    latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + output_cycles
+    latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + _end_cycles(gpu, profile, c, splits)
     if profile.packing.gather_cycles:
         asked_for = np.isin(c.packed, profile.packing.box_heads) & (c.dim == c.dim_v) & ~merges & (c.single == 0)
         latency = latency + np.where(asked_for, 0.0, profile.packing.gather_cycles)
@@ -252,6 +242,21 @@ def _share(
             parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
         share = share * parts
     return share, loads
+
+
+def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
+    """Cycles in which a CTA stores its output and, where nothing hides that, loads its queries and first keys."""
+    output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
+    filled = np.minimum(c.tile_q, c.queries * c.packed)
+    if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
+        first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
+        stored = filled * c.dim_v * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
+        staged = c.tile_q * c.dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
+        return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
+    if profile.row_store_bytes:
+        written = filled * c.dim_v * output_bytes
+        return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
+    return memory.l2_cycles(gpu, c.tile_q * c.dim_v * output_bytes)
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:

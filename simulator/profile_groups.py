@@ -28,8 +28,9 @@ class Products:
         output_in_registers: "always", or "kv_tile": only when head_dim_v fits the KV tile, else the fp32 accumulator is
             read and written in global memory for each KV tile.
         wait_cycles: cycles of a KV tile in which a warpgroup waits for its own products with nothing else to do.
-        waits_for_first: a CTA's first product waits until its queries and first keys have come, with nothing else to work on:
-            they are asked for when it begins, or when its shared memory is free of the tile before.
+        exposed_ends: a CTA's first product waits until its queries and first keys have come, with nothing else to work on: they
+            are asked for when it begins, or when its shared memory is free of the tile before. Its output passes through
+            shared memory before it is stored, but parts of it, in fp32, come from the registers and are staged for nothing.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
             dimension from which the two products of such a tile do not overlap.
@@ -44,7 +45,7 @@ class Products:
     scores_through_smem: bool = False
     output_in_registers: Literal["always", "kv_tile"] = "always"
     wait_cycles: float = 0.0
-    waits_for_first: bool = False
+    exposed_ends: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     serial_fp8_dim: int = 1024

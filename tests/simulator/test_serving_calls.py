@@ -145,14 +145,19 @@ def test_a_window_is_read_from_its_first_key() -> None:
     assert kernel_work(VLLM, work, eight, ((192,), (160,))).visited_max == 1
 
 
-def test_a_cta_waits_for_its_queries_and_first_keys() -> None:
+def test_a_cta_waits_for_its_queries_and_first_keys_and_stages_its_output() -> None:
     own = load_profile("fa3", H100)
-    early = replace(own, products=replace(own.products, waits_for_first=False))
-    one = Workload(
-        batch=132, heads=1, heads_kv=1, grid=(128,), head_dim=128, dtype="bf16"
-    )  # a CTA of one tile for each SM
-    waited = cycles(own, one) - cycles(early, one)
-    assert waited == pytest.approx(memory.l2_cycles(H100, 2 * 128 * 128 * 2.0), rel=1e-6)
+    hidden = replace(own, products=replace(own.products, exposed_ends=False))
+
+    def exposed(workload: Workload) -> float:
+        return cycles(own, workload) - cycles(hidden, workload)
+
+    # A CTA of one tile for each SM: 32 KiB each of queries, keys and output.
+    one = Workload(batch=132, heads=1, heads_kv=1, grid=(128,), head_dim=128, dtype="bf16")
+    assert exposed(one) == pytest.approx(memory.l2_cycles(H100, 2 * 32768.0) + 2 * 32768 / 128, rel=1e-6)
+    # Eight heads of one token in a tile of 64 rows, whose part of the output is stored in fp32 but staged in bf16.
+    parts = memory.l2_cycles(H100, (8 * 128 + 128 * 128) * 2.0 + 8 * 128 * 4.0) - memory.l2_cycles(H100, 64 * 128 * 2.0)
+    assert exposed(decode(1, 65535)) == pytest.approx(parts + 64 * 128 * 2 / 128, rel=1e-6)
 
 
 def test_keys_and_values_of_unequal_head_dims_are_put_element_by_element() -> None:
