@@ -103,7 +103,7 @@ def test_calls_of_a_serving_engine_meet_the_power_limit_sooner():
     times = [
         predict(workload, conditions=Conditions(graph=True, engine=engine), calibration=None, **call)
         for workload in (long, short)
-        for engine in ("", "vllm")
+        for engine in ("", "sglang")
     ]
     assert SERVING_FREE_S < times[0].time_s < FREE_S
     assert times[1].parts_s["tiles"] > 1.05 * times[0].parts_s["tiles"]
