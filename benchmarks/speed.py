@@ -95,6 +95,7 @@ def sweep(calls: int = 100_000) -> None:
             free_s=full_like(np.inf),
             calls_before=full_like(0),
             single=full_like(0),
+            mask_stall=full_like(0),
             tests=full_like(0),
             **{name: full_like(0) for name in COMPILED},
             run_dim=full_like(128),
