@@ -42,9 +42,6 @@ SPECIALISED_ACCUMULATORS = 64
 
 # Latencies in cycles, measured; sources as in the collection of GPU facts: L25 = Luo et al., arXiv 2501.12084 (A100, H800);
 # GB = RRZE gpu-benches; MD = M. Dewing, AI_kernels latency/README; SA = SemiAnalysis (B200).
-#: Load that hits the L2, mean of the near and the far half: A100 211 and 400 (GB), H100 291 (MD), B200 295-305 (MD, SA),
-#: RTX 4090 273-296 (L25, MD), RTX 5090 360 (MD).
-L2_LATENCY = {"ampere": 306.0, "ada": 285.0, "hopper": 291.0, "blackwell": 300.0, "blackwell-consumer": 360.0}
 #: One matrix instruction beyond its own issue: mma.sync m16n8k16 24.7 (L25); wgmma m64n128k16 64 (L25); tcgen05 M128 N128
 #: 200 (SA), 64 of them at the peak rate.
 MMA_LATENCY = np.array([24.7, 64.0, 136.0, 136.0])
@@ -229,11 +226,16 @@ def tile_wait_cycles(
     return np.asarray(loads + chain / beside + (BARRIERS + exchange) * barrier + exchange * 2 * SMEM_LATENCY)
 
 
+def l2_latency_cycles(gpu: GPU) -> float:
+    """Cycles of a load that hits the L2: as many as at the clock that it was measured at, since the L2 follows the SMs'."""
+    return gpu.l2_latency_s * gpu.clock_max_hz
+
+
 def load_wait_cycles(
     gpu: GPU, knobs: Knobs, path: NDArray[np.int64], tile: Floats, l2: Floats, in_flight: Floats
 ) -> Floats:
     """Those of a tile's cycles in which it waits for K and V."""
-    latency = L2_LATENCY[gpu.generation]
+    latency = l2_latency_cycles(gpu)
     ahead = (knobs.stages - 1) * tile * in_flight
     one = latency + l2 / 2  # K, or V
     unpipelined = one + np.where(dealt_by_columns(knobs, path), one, np.maximum(0.0, one - tile / 2))
@@ -249,7 +251,7 @@ def fill_cycles(gpu: GPU, knobs: Knobs, l2: Floats, both: Bools, loads: Floats, 
     Full and partial tiles are two loops, and each fills its own pipeline: one more load where a CTA has both. Without a
     pipeline every tile waits, the first too, whose latency the profile has counted already.
     """
-    latency = L2_LATENCY[gpu.generation]
+    latency = l2_latency_cycles(gpu)
     share = gpu.l2_bandwidth_bytes_s / gpu.sms
     alone = np.minimum(L2_PORT_BYTES * gpu.clock_hz, gpu.l2_bandwidth_bytes_s / np.minimum(ctas, gpu.sms))
     kv = l2 * share / np.maximum(alone, share)

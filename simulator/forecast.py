@@ -13,7 +13,8 @@ import numpy as np
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
-from .instructions import ACCUMULATOR_BYTES
+from .cta_life import OUTPUT_BYTES, latency_cycles
+from .parts import most_parts, parts_of
 from .passes import passes
 from .pipes import TileShape
 from .profile import KernelProfile
@@ -21,7 +22,6 @@ from .tile_operations import TileOperations
 from .tiles import Floats
 
 _NEVER = np.zeros(1, dtype=np.bool_)
-OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
 
 def forecast(
@@ -59,7 +59,7 @@ def forecast(
     tiles_visited = np.add.reduceat(c.visited * c.count, c.row)
     longest = c.visited[c.row]
     ctas = q_tiles * head_groups
-    most = _most_parts(gpu, profile, c, ctas, longest)
+    most = most_parts(gpu, profile, c, ctas, longest)
     merges = _NEVER if most is None else most > 1.0
     in_flight = np.where(c.in_flight > 0, c.in_flight, profile.in_flight)
     wide: Floats | float = 1.0
@@ -67,7 +67,7 @@ def forecast(
         wide = schedule.widening(ctas, gpu.sms, in_flight)
         in_flight = np.floor(in_flight / wide)
     if splits is None:
-        splits = _parts(gpu, profile, c, ctas, longest, most, wide)
+        splits = parts_of(gpu, profile, c, ctas, longest, most, wide)
     if profile.splitting.rule == "wide":
         in_flight = steps.residents(gpu, c, longest, splits, in_flight)
 
@@ -107,8 +107,8 @@ def forecast(
     if profile.splitting.warp_keys:
         loaded = flat(tile.l2 * steps.loaded_share(profile, c, longest)) * c.visited * share
         work = chain = np.maximum(work, loaded)
-    if np.any(tile.first_saves):
-        work = chain = work - flat(np.asarray(tile.first_saves)) * (c.visited > 0)
+    if tile.first_saves is not None:
+        work = chain = work - flat(tile.first_saves) * (c.visited > 0)
     if tile.chain is not None:
         chain = cycles_of(*tile.chain)
         if not c.in_flight.all():
@@ -118,13 +118,9 @@ def forecast(
             in_flight = np.where(c.in_flight > 0, in_flight, fitting)
         if profile.chain == "pipes":
             chain = chain * flat(np.where(c.in_flight > 0, 1.0, in_flight))
-    # Memory latencies one after the other; operands and the output of a CTA pass through its SM's share of the L2.
     highest_hz = clock.highest_hz(gpu, c.locked_hz)
     trip = gpu.dram_latency_s * highest_hz
-    latency = (profile.round_trips + _rotation_trips(profile, c)) * trip + _end_cycles(gpu, profile, c, splits)
-    if profile.packing.gather_cycles:
-        asked_for = np.isin(c.packed, profile.packing.box_heads) & (c.dim == c.dim_v) & ~merges & (c.single == 0)
-        latency = latency + np.where(asked_for, 0.0, profile.packing.gather_cycles)
+    latency = latency_cycles(gpu, profile, c, splits, merges, trip)
     waits: Floats | float = 0.0
     in_step = steps.kept(profile)
     if in_step:
@@ -132,7 +128,6 @@ def forecast(
         waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
-    latency, waits = np.broadcast_arrays(latency, waits)
     chain = chain + flat(latency + waits)
     heads = head_groups * splits
     grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
@@ -244,29 +239,6 @@ def _share(
     return share, loads
 
 
-def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
-    """Cycles in which a CTA stores its output and, where nothing hides that, loads its queries and first keys."""
-    output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
-    filled = np.minimum(c.tile_q, c.queries * c.packed)
-    if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
-        first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
-        stored = filled * c.dim_v * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
-        staged = c.tile_q * c.dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
-        return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
-    if profile.row_store_bytes:
-        written = filled * c.dim_v * output_bytes
-        return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
-    return memory.l2_cycles(gpu, c.tile_q * c.dim_v * output_bytes)
-
-
-def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
-    """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
-    if not profile.serving.fused:
-        return 0.0
-    alone = (c.append_bytes > 0) & (c.dim >= profile.serving.fused.from_dim)
-    return np.where(alone, np.ceil(c.packed / profile.serving.fused.heads_at_once), 0.0)
-
-
 def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: Any, windowed: Any) -> Any:
     """Query heads that share keys and whose rows lie beside each other in a Q tile: all that share, or 1.
 
@@ -314,57 +286,3 @@ def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longe
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
     return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
-
-
-def _most_parts(gpu: GPU, profile: KernelProfile, c: Calls, ctas: Floats, longest: Floats) -> Floats | None:
-    """Parts that a kernel of the rule "balanced" is launched for, which may then use fewer; None for other rules.
-
-    Where it is more than one the kernel for split keys runs, and a merge after it, however few parts there are in the end.
-    """
-    splitting = profile.splitting
-    if splitting.rule == "balanced":
-        blocks = ctas / c.batch
-    elif splitting.rule == "balanced-whole":
-        blocks = (
-            np.ceil(c.batch * c.queries * c.packed / c.tile_q) * c.kv_heads * np.ceil(c.heads / c.kv_heads / c.packed)
-        )
-    else:
-        return None
-    most = schedule.fullest_waves(blocks, gpu.sms * profile.in_flight, longest)
-    if splitting.captured_tokens:
-        decodes = profile.decodes(c.queries, c.keys - c.queries)
-        captured = (c.graph > 0) & decodes & (c.batch * c.queries <= splitting.captured_tokens)
-        most = np.where(captured, splitting.captured_parts, most)
-    return most
-
-
-def _parts(
-    gpu: GPU,
-    profile: KernelProfile,
-    c: Calls,
-    ctas: Floats,
-    longest: Floats,
-    most: Floats | None,
-    wide: Floats | float,
-) -> Floats:
-    """Parts that the keys of each call are cut into, by the kernel's own rule."""
-    slots, rule = gpu.sms * profile.in_flight, profile.splitting.rule
-    if rule == "history":
-        splits = schedule.history_splits(ctas, ctas / c.batch, gpu.sms, c.keys)
-        if not profile.splitting.empty_parts:
-            splits = np.clip(splits, 1.0, np.maximum(longest, 1.0))
-    elif rule == "wide":
-        splits = schedule.wide_splits(ctas, gpu.sms, c.keys, c.dim, gpu.smem_bytes_per_cta, wide)
-    elif rule == "planned":
-        places = np.where(c.in_flight > 0, gpu.sms * c.in_flight, slots)
-        splits = schedule.planned_splits(ctas, places, longest, c.tile_kv, c.kv_heads)
-    else:
-        counted = most is not None or rule == "gradual"  # of all keys, those outside a window too
-        all_tiles = np.maximum(np.ceil(c.keys / c.tile_kv), longest) if counted else None
-        splits = schedule.kv_splits(rule, ctas, slots, longest, c.tile_kv, most, all_tiles)
-    if profile.splitting.when != "always":
-        few = {"packed": c.packed > 1, "decode": profile.decodes(c.queries, c.keys - c.queries)}.get(
-            profile.splitting.when, False
-        )
-        splits = np.where(few, splits, 1.0)
-    return splits

@@ -37,8 +37,9 @@ def passes(
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
-    # A grid of a fixed number of parts merges one part too.
-    merged = (splits > 1) | ((profile.splitting.grid_parts > 1) & profile.decodes(c.queries, c.keys - c.queries))
+    merged = splits > 1
+    if profile.splitting.grid_parts > 1:  # a grid of a fixed number of parts merges one part too
+        merged = merged | profile.decodes(c.queries, c.keys - c.queries)
     if merged.any():
         partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
         merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)

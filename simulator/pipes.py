@@ -85,7 +85,8 @@ class TileCycles:
         full, partial: a tile without and with an element mask, all pipes together. tested: one that is looked at and left.
         chain: all three for a CTA alone, where that is longer (see waiting).
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
-        l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others.
+        l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others, if
+            it does.
     """
 
     full: Floats
@@ -95,7 +96,7 @@ class TileCycles:
     l2: Floats
     l2_bytes: Floats
     tested: Floats = field(default_factory=_none)
-    first_saves: Floats | float = 0.0
+    first_saves: Floats | None = None
     chain: tuple[Floats, Floats, Floats] | None = None
 
 
@@ -209,10 +210,10 @@ def _chained(
 
 def _first_saves(
     gpu: GPU, profile: KernelProfile, tile: TileShape, full: dict[str, Floats], l2: Floats
-) -> Floats | float:
+) -> Floats | None:
     """Where products do not overlap, those of the first tile go straight to the true accumulator: no sum, no spill."""
     if "spill" not in full or (tile.dim < profile.products.serial_fp8_dim).all():
-        return 0.0
+        return None
     promoted, _, _ = promotion_cycles(gpu, tile, profile.products.serial_fp8_dim)
     none = np.zeros_like(promoted)
     first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": none, "wait": none})

@@ -173,7 +173,7 @@ def number(value: object, what: str) -> float:
     """A finite number from a JSON value or a CSV field."""
     result = math.nan
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        result = float(value)
+        result = float(value.strip())  # strip takes separators (U+001C) for spaces, float does not
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         result = float(value) if abs(value) < 1e300 else math.inf
     if not math.isfinite(result):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attncast import InputError
 from attncast.cli import main
 from attncast.validation.importers import Given, Imported, import_runs, reading
+from attncast.validation.importers.base import BadEntry, number
 
 from .cases import CASES, DATA, STATED
 
@@ -43,6 +44,12 @@ def test_a_document_cut_anywhere_is_refused_or_read_right(tmp_path, name):
             for run in result.runs:
                 assert complete[run.id.partition("-")[2]] == run.time_s
             assert name == "kernel_tuner.json" or len(result.runs) == len(complete)
+
+
+def test_a_number_may_stand_between_spaces_of_any_kind():
+    assert number(" 0.25\x1c\u2003", "latency") == 0.25
+    with pytest.raises(BadEntry, match=r"latency '0\.2 5' is not a finite number"):
+        number("0.2 5", "latency")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,0 +1,54 @@
+"""What a CTA waits for before its first KV tile and after its last, with nothing else to work on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwmodels import GPU
+from . import memory
+from .calls import Calls
+from .instructions import ACCUMULATOR_BYTES
+from .profile import KernelProfile
+from .tiles import Floats
+
+OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
+
+
+def latency_cycles(
+    gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats, merges: NDArray[np.bool_], trip_cycles: Floats
+) -> Floats:
+    """Cycles of a CTA's life outside its KV tiles, shape (calls,).
+
+    Memory latencies one after the other, of ``trip_cycles`` each; operands and the output, which pass through its SM's share of
+    the L2; and rows of queries that are gathered one by one. ``merges``: calls that the kernel for split keys runs.
+    """
+    trips = profile.round_trips + _rotation_trips(profile, c)
+    latency: Floats = trips * trip_cycles + _end_cycles(gpu, profile, c, splits)
+    if profile.packing.gather_cycles:
+        asked_for = np.isin(c.packed, profile.packing.box_heads) & (c.dim == c.dim_v) & ~merges & (c.single == 0)
+        latency = latency + np.where(asked_for, 0.0, profile.packing.gather_cycles)
+    return latency
+
+
+def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
+    """Cycles in which a CTA stores its output and, where nothing hides that, loads its queries and first keys."""
+    output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
+    filled = np.minimum(c.tile_q, c.queries * c.packed)
+    if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
+        first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
+        stored = filled * c.dim_v * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
+        staged = c.tile_q * c.dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
+        return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
+    if profile.row_store_bytes:
+        written = filled * c.dim_v * output_bytes
+        return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
+    return memory.l2_cycles(gpu, c.tile_q * c.dim_v * output_bytes)
+
+
+def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
+    """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
+    if not profile.serving.fused:
+        return 0.0
+    alone = (c.append_bytes > 0) & (c.dim >= profile.serving.fused.from_dim)
+    return np.where(alone, np.ceil(c.packed / profile.serving.fused.heads_at_once), 0.0)
