@@ -65,6 +65,9 @@ def test_neighborhood_counts_equal_brute_force(case):
 @example(queries=60, keys=60, left=100, right=0, tile_q=8, tile_kv=16, packed=1)
 @example(queries=50, keys=10, left=3, right=0, tile_q=8, tile_kv=4, packed=1)  # queries that attend nothing
 @example(queries=7, keys=60, left=100, right=0, tile_q=12, tile_kv=8, packed=5)  # a tile begins within a token's heads
+@example(queries=50, keys=37, left=36, right=49, tile_q=12, tile_kv=8, packed=3)  # just wide enough to hold all pairs
+@example(queries=50, keys=37, left=36, right=48, tile_q=12, tile_kv=8, packed=3)  # all but the first query's last key
+@example(queries=50, keys=37, left=35, right=49, tile_q=12, tile_kv=8, packed=3)
 def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_kv, packed):
     mask = oracle.band_mask(queries, keys, left, right)
     rows = np.repeat(mask, packed, axis=0)  # the heads of a token lie beside each other
@@ -74,6 +77,9 @@ def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_
     assert (work.visited_total, work.full_total) == (visited.sum(), full.sum())
     assert (work.visited_max, work.visited_min, work.q_tiles) == (visited.max(), visited.min(), visited.size)
     assert work.pairs == band_pairs(queries, keys, left, right) == mask.sum()
+    expected = sorted(zip(visited, full, strict=True))
+    got = sorted((v, f) for v, f, n in zip(work.visited, work.full, work.count, strict=True) for _ in range(int(n)))
+    assert got == expected
 
 
 def test_dynamic_tiling_starts_at_the_first_key_needed():
