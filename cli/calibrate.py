@@ -36,9 +36,11 @@ from .output import print_json, print_table
 )
 @click.option(
     "--show",
-    metavar="FILE",
+    is_flag=False,
+    flag_value="packaged",
+    metavar="[FILE]",
     shell_complete=complete.of(lambda: ("packaged",), or_file=True),
-    help="Instead: list the constants of a file, or 'packaged', with meaning and data.",
+    help="Instead: list the constants of a file, or those that attncast comes with, with meaning and data.",
 )
 @json_option
 def calibrate(rows: str | None, output: str | None, show: str | None, as_json: bool) -> None:
@@ -51,7 +53,7 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
     Examples:
       attncast import aiconfigurator context_attention_perf.txt -o rows.csv
       attncast calibrate --rows rows.csv -o mine.toml
-      attncast calibrate --show packaged
+      attncast calibrate --show
       attncast predict -g h100 -i 8192 -n 32 -d 128 -p causal --engine vllm --calibration mine.toml
     """
     if (rows is None) == (show is None):

@@ -188,6 +188,9 @@ def test_the_command_fits_writes_and_shows(tmp_path, runs):
     for word in ("h100 fa3 vllm prefill", "rows.csv", *result["constants"]):
         assert word in shown.output
     assert "other GPUs take over overlap" in shown.output
+    own, packaged = (CliRunner().invoke(command, ["--show", *more]).output for more in ([], ["packaged"]))
+    assert own == packaged
+    assert "a100 trtllm trtllm prefill" in own
     for arguments in ([], ["--rows", str(rows), "--show", str(out)], ["--rows", str(tmp_path / "none.csv")]):
         assert isinstance(CliRunner().invoke(command, arguments).exception, InputError)
     save_runs(rows, runs[:10])
