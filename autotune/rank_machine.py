@@ -19,7 +19,7 @@ from ..kernels.check import CheckResult
 from ..kernels.occupancy import occupancy
 from ..kernels.static import PATHS, estimate, mma_path
 from ..simulator import pipes
-from ..simulator.instructions import ACCESS_BYTES
+from ..simulator.instructions import ACCESS_BYTES, SCHEDULERS, WARP
 from ..simulator.pipes import TileShape
 from ..simulator.profile import KernelProfile
 from ..simulator.tiles import Floats
@@ -28,8 +28,6 @@ Bools = NDArray[np.bool_]
 
 MMA_SYNC, WGMMA, TCGEN05, SPECIALISED = range(len(PATHS))
 SHUFFLED_BYTES = 4  # of a thread: a shuffle takes the crossbar's time as a load does
-SCHEDULERS = 4  # of an SM; each with a quarter of every pipe
-WARP = 32
 REGISTERS_MOST = 255
 #: Registers that do not fit are spilled to local memory; beyond so many a thread does little else
 #: (256 bytes a thread, what kernels.static_report calls hopeless).

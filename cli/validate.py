@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..validation.compare import partner_speedups
 from ..validation.measured import load_table
 from ..validation.statistics import Summary, summarise
-from ..validation.validate import Validation
+from ..validation.validate import Validation, left_out_means
 from ..validation.validate import validate as compare
 from . import complete
 from .libraries import FITS, require
@@ -81,6 +81,8 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
         ],
         title="mean error (MAPE) unless the column says otherwise; - where there is nothing to compare",
     )
+    for gpu, (rows_of_gpu, mean) in left_out_means(found, keys).items():
+        click.echo(f"{gpu} left out of every fit: {rows_of_gpu:,} rows, mean {mean:.1%}")
     for (gpu, kernel), errors in speedups.items():
         click.echo(
             f"neighborhood speedups of {kernel} on {gpu} (priors): {errors.n}, "

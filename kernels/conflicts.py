@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .occupancy import WARP
 
 Lanes = NDArray[np.int64]
 # What an access is, in PTX and in SASS alike: "load", "store", "matrix load" or "matrix store", and bytes of a lane.
 Access = tuple[str, int]
 
-WARP = 32
 SECTOR_BYTES = 32
 PARAMETER = 1 << 20
 BANKS = 32

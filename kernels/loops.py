@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .flow import Flow, Loop, find_loops, steady_blocks
+from .occupancy import WARP
 from .sass import PIPES, SASS, Isa, Mma, count_mma, count_pipes, count_shared_bytes
 from .ttgir import GpuIr, Region
-
-WARP = 32
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from ..hwmodels import GPU
 from .check import CheckResult
 from .loops import KvLoop
+from .occupancy import WARP
 from .sass import Mma
 
-WARP = 32
 _ISSUE_PER_CLOCK = 4  # one instruction per scheduler, four schedulers
 #: Share of the tensor peak that an instruction reaches, where it is less than all of it.
 MMA_SYNC_SHARE = {"hopper": 0.63, "blackwell": 0.25}  # Luo et al., arXiv 2501.12084v2; QuickRunCUDA (B300)

@@ -174,3 +174,14 @@ def family(run: MeasuredRun) -> str:
 def size_class(time_s: float) -> str:
     """Size class of a measured time."""
     return next(name for limit_s, name in SIZES_S if time_s < limit_s)
+
+
+def left_out_means(found: Validation, keys: Sequence[tuple[str, str]]) -> dict[str, tuple[int, float]]:
+    """Rows of each GPU that other GPUs' constants forecast, and their mean error, over some (GPU, kernel)."""
+    means: dict[str, tuple[int, float]] = {}
+    for key in keys:
+        if (summary := found.left_out_gpu.get(key)) is not None:
+            rows, mean = means.get(key[0], (0, 0.0))
+            total = rows + summary.n
+            means[key[0]] = total, (mean * rows + summary.mape * summary.n) / total
+    return means

@@ -15,8 +15,8 @@ from attncast.cli.validate import validate as command
 from attncast.validation.calibrate import calibrate
 from attncast.validation.compare import partner_speedups
 from attncast.validation.measured import DATA, load_runs, save_runs
-from attncast.validation.statistics import line_errors, repeat_errors, summarise
-from attncast.validation.validate import validate
+from attncast.validation.statistics import Summary, line_errors, repeat_errors, summarise
+from attncast.validation.validate import left_out_means, validate
 
 from .made_up import made_up
 
@@ -123,6 +123,13 @@ def test_neighborhood_speedups_beside_their_dense_partners():
     assert partner_speedups([run for run in runs if run.pattern != "dense"]) == {}
 
 
+def test_the_mean_of_a_gpu_left_out_is_over_its_rows(found):
+    kernels = {("h100", "fa2"): (1, 0.4), ("h100", "fa3"): (3, 0.2), ("h200", "fa3"): (5, 0.1)}
+    table = {key: Summary(n, mape, mape, mape, mape, 0.0) for key, (n, mape) in kernels.items()}
+    means = left_out_means(replace(found, left_out_gpu=table), [*table, ("b200", "fa4")])
+    assert means == {"h100": (4, pytest.approx(0.25)), "h200": (5, pytest.approx(0.1))}
+
+
 def test_the_command(tmp_path, runs):
     rows = tmp_path / "rows.csv"
     save_runs(rows, runs)
@@ -135,6 +142,11 @@ def test_the_command(tmp_path, runs):
     shown = CliRunner().invoke(command, ["--rows", str(rows), "--above", "200us", "--leave-out-gpu", "h100"]).output
     assert "h100 fa3" in shown
     assert "h200 fa3" not in shown
+    # One kernel alone: what the GPU's mean says is what the kernel's column says.
+    left_out = document["left_out_gpu"]["h100"]["fa3"]
+    every = CliRunner().invoke(command, ["--rows", str(rows)]).output
+    assert f"h100 left out of every fit: {left_out['n']:,} rows, mean {left_out['mape']:.1%}" in every
+    assert "h200 left out of every fit" not in shown
     assert "vllm decode 16-bit" in CliRunner().invoke(command, ["--rows", str(rows), "--by", "use"]).output
     for arguments in (["--above", "50"], ["--above", "-1us"], ["--leave-out-gpu", "a100"]):
         assert isinstance(CliRunner().invoke(command, ["--rows", str(rows), *arguments]).exception, InputError)
