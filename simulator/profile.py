@@ -158,7 +158,7 @@ class KernelProfile:
                 if fits and choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim):
                     if choice.min_keys <= queries + cached:
                         return choice
-                    break
+                    break  # fewer keys are not split: they run on the tiles of prompts
         fitting = [choice for choice in self.tiles if len(choice.q) == axes]
         for choice in fitting:
             if choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim) and rows <= (
