@@ -18,17 +18,10 @@ from ..hwmodels import GPU
 LINE_BYTES = 128
 PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
 PORT_CYCLES = 4.0 * LINE_BYTES / PORT_BYTES  # of one scheduler's share
-# KiB of an SM's memory, and the most of them that may be shared memory (CUDA C++ Programming Guide, compute capabilities). How
-# many are shared is the driver's choice unless a program asks; Triton asks for the most from 48 KiB of a CTA on (its driver.c).
-# The same is taken below, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
-_MEMORY_KIB = {
-    "sm_80": (192, 164),
-    "sm_89": (128, 100),
-    "sm_90": (256, 228),
-    "sm_100": (256, 228),
-    "sm_103": (256, 228),
-    "sm_120": (128, 100),
-}
+# KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities). How much of it is shared is
+# the driver's choice unless a program asks; Triton asks for the most from 48 KiB of a CTA on (its driver.c). The same is taken
+# below, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
+_MEMORY_KIB = {"sm_80": 192, "sm_89": 128, "sm_90": 256, "sm_100": 256, "sm_103": 256, "sm_120": 128}
 
 
 @dataclass(frozen=True)
@@ -44,9 +37,8 @@ class NearMemory:
         """That of a GPU's SM beside the most shared memory. Raises InputError where its architecture's sizes are not known."""
         if gpu.arch not in _MEMORY_KIB:
             raise InputError(f"no sizes of the L1 of {gpu.arch} ({gpu.key}): expected one of {', '.join(_MEMORY_KIB)}")
-        whole, shared = _MEMORY_KIB[gpu.arch]
         share = gpu.l2_bandwidth_bytes_s / gpu.sms / gpu.clock_hz
-        return cls((whole - shared) * 1024, gpu.l2_latency_s * gpu.clock_hz, share)
+        return cls(_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm, gpu.l2_latency_s * gpu.clock_hz, share)
 
 
 class Traffic:
