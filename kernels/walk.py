@@ -297,6 +297,10 @@ def _leaves(step: Step) -> bool:
     return step.opcode.startswith("BRA") and step.text.startswith("@")
 
 
+class _Refused(click.ClickException):
+    exit_code = 2
+
+
 @click.command(name="python -m attncast.kernels.walk")
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--gpu", required=True, help="Whose pipes, L1 and L2.")
@@ -308,21 +312,30 @@ def _leaves(step: Step) -> bool:
 )
 def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
     """Figures of a loop for ``compiled`` in a kernel profile, from the output of nvdisasm -hex -c."""
-    bodies = loops(*steps(text.read_text(encoding="utf-8")))
-    if not 0 <= loop < len(bodies):
-        raise click.ClickException(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
+    try:
+        lines = _figures(text, gpu, loop, warps, residents, ptx)
+    except InputError as error:
+        raise _Refused(str(error)) from None
+    click.echo("\n".join(lines))
+
+
+def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> list[str]:
     model = load_gpu(gpu)
     memory = NearMemory.of(model)
-    text_of_ptx = ptx.read_text(encoding="utf-8") if ptx else ""
+    bodies = loops(*steps(text.read_text(encoding="utf-8", errors="replace")))
+    if not 0 <= loop < len(bodies):
+        raise InputError(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
+    text_of_ptx = ptx.read_text(encoding="utf-8", errors="replace") if ptx else ""
     conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
     repeated = repeated_loads(text_of_ptx, loop) if ptx else []
+    lines = []
     for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop]))):
         if body:
             each = max(1, warps // SCHEDULERS)
             alone = turn_cycles(body, each, 0, model.arch, memory, conflicts, repeated)
             together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts, repeated) / residents
-            click.echo(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
-    click.echo(f"waits = {serial_loads(bodies[loop], repeated):.1f}")
+            lines.append(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
+    return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ together. Serving kernels' own constants come from calls too short for the limit
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..hwmodels import load_gpu
 from ..simulator.calibration import Use, use_of, with_constants
 from ..simulator.clock import REST_POWER, held_hz
@@ -157,11 +159,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--serving", action="store_true", help="fit serving engines' calls, and the share of other power"
     )
     chosen = parser.parse_args(arguments)
-    runs = load_table(chosen.table)
+    try:
+        runs = load_table(chosen.table)
+        plain, serving = series(runs), serving_series(runs) if chosen.serving else []
+        if not plain or (chosen.serving and not serving):
+            raise InputError(
+                f"{chosen.table!r} says nothing of the power limit: expected {LEAST_ROWS} runs or more that differ in length "
+                f"alone, one of {LONGEST_S * 1e3:g} ms or longer"
+                + (", and as many prompts of a serving engine" if chosen.serving else "")
+            )
+    except InputError as problem:
+        print(f"attncast: {problem}", file=sys.stderr)
+        raise SystemExit(2) from None
     if chosen.serving:
-        _print_joint(joint_losses(series(runs), serving_series(runs)))
+        _print_joint(joint_losses(plain, serving))
     else:
-        _print_free(series(runs))
+        _print_free(plain)
 
 
 def _print_free(found: Sequence[Series]) -> None:

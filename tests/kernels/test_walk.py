@@ -172,5 +172,14 @@ def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--ptx", str(ptx)])
     assert found.output == "cycles = 134, work_cycles = 134\nwaits = 0.0\n"  # 32 wavefronts of 4 cycles
     wrong = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--loop", "3"])
-    assert wrong.exit_code != 0
+    assert wrong.exit_code == 2
     assert "there is no loop 3: expected 0 to 0" in wrong.output
+    (tmp_path / "binary.txt").write_bytes(b"\xff\x00")
+    for arguments, words in (
+        ([str(path), "--gpu", "h1000"], "did you mean 'h100'"),
+        ([str(tmp_path / "binary.txt"), "--gpu", "h100"], "expected the output of nvdisasm -hex -c"),
+        ([str(path), "--gpu", "h100", "--ptx", str(path)], "the PTX holds no kernel of a fixed number of threads"),
+    ):
+        wrong = CliRunner().invoke(main, [*arguments, "--warps", "4"])
+        assert (wrong.exit_code, wrong.output.count("\n")) == (2, 1)
+        assert words in wrong.output

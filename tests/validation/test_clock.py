@@ -62,6 +62,19 @@ def test_the_constants_are_what_the_curated_table_says(capsys):
     assert "| no limit |" in out
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [("nowhere.csv", "cannot read 'nowhere.csv'"), ("neighborhood", "'neighborhood' says nothing of the power limit")],
+)
+def test_a_table_that_cannot_tell_ends_with_one_sentence(capsys, table, words):
+    with pytest.raises(SystemExit) as end:
+        main([table])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
 def test_known_constants_of_serving_calls_are_found_again(monkeypatch):
     curated = [run for run in load_table("curated") if (run.gpu, run.kernel) == ("a100", "trtllm")]
     runs = [replace(run, gpu="h100", kernel="fa3", id=f"{run.id} {index}") for index, run in enumerate(curated)]
