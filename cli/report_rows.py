@@ -10,7 +10,7 @@ from ..hwmodels import load_gpu
 from ..reports.validation import ValidationRows
 from ..simulator import parse_pattern, predict
 from ..validation.measured import MeasuredRun, load_table
-from ..validation.validate import Validation, size_class, validate
+from ..validation.validate import Validation, errors_by, size_class, validate
 
 WAYS = (
     ("this model, fitted on other shapes", "held_out"),
@@ -96,7 +96,8 @@ def _by_kernel(found: Validation) -> Plain:
 
 
 def _by_use(found: Validation) -> Plain:
-    rows = tuple((f"{gpu} {use}", e.n, e.mape, e.median, e.p90, e.bias) for (gpu, use), e in found.by_use.items())
+    by_use = errors_by(found.rows, "use").items()
+    rows = tuple((f"{gpu} {use}", e.n, e.mape, e.median, e.p90, e.bias) for (gpu, use), e in by_use)
     return "Held-out error by use of a kernel", ("use", "rows", "mean", "median", "p90", "bias"), rows
 
 

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..validation.compare import partner_speedups
 from ..validation.measured import load_table
 from ..validation.statistics import Summary, summarise
-from ..validation.validate import Validation, left_out_means
+from ..validation.validate import GROUPS, Validation, errors_by, left_out_means
 from ..validation.validate import validate as compare
 from . import complete
 from .libraries import FITS, require
@@ -45,10 +45,10 @@ COLUMNS = (
 @click.option("--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Show this GPU's rows only.")
 @click.option(
     "--by",
-    type=click.Choice(["kernel", "family", "size", "use"]),
+    type=click.Choice(list(GROUPS)),
     default="kernel",
     show_default=True,
-    help="Rows of the table.",
+    help="Rows of the table: kernels, pattern families, size classes, uses of a kernel, head dims, query heads on a KV head.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json: bool) -> None:
@@ -96,12 +96,11 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
 
 
 def _print_by(found: Validation, by: str, gpu: str | None) -> None:
-    table = {"family": found.by_family, "size": found.by_size, "use": found.by_use}[by]
     print_table(
         ["GPU", by, "rows", "held out", "median", "p90", "worst", "bias"],
         [
             [key, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
-            for (key, name), e in table.items()
+            for (key, name), e in errors_by(found.rows, by).items()
             if gpu is None or key == gpu.lower()
         ],
         title="errors on shapes that no constant saw",
@@ -141,6 +140,7 @@ def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[s
                 out.setdefault(gpu, {})[kernel] = table[gpu, kernel].to_dict()
         return out
 
+    by_family, by_size = (errors_by(found.rows, by) for by in ("family", "size"))
     return json.dumps(
         {
             "schema": 1,
@@ -152,8 +152,8 @@ def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[s
             "baselines": {"speed_of_light": nested(found.speed_of_light), "line": nested(found.line)},
             "neighborhood_speedup": nested(speedups, list(speedups)),
             "noise": nested(found.noise),
-            "by_family": nested(found.by_family, list(found.by_family)),
-            "by_size": nested(found.by_size, list(found.by_size)),
+            "by_family": nested(by_family, list(by_family)),
+            "by_size": nested(by_size, list(by_size)),
             "all": summarise(found.rows.errors).to_dict(),
             "coverage_80": found.coverage_80,
             "left_out": found.left_out,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,7 @@ class Validation:
     Attributes:
         rows: those reported. held_out: shapes left out of the fit. priors: nothing fitted at all.
         left_out_gpu: a GPU left out of every fit. decode: of the held-out rows, those of at most 8 queries.
-        speedup: window over causal, on pairs of one shape. by_family, by_size, by_use: held-out errors by (GPU, pattern
-            family), (GPU, size class) and (GPU, rest of the use).
+        speedup: window over causal, on pairs of one shape.
         speed_of_light, line: the baselines. noise: what repeated measurements of one call differ by (empty without any).
         coverage_80: share of held-out rows inside the 80% interval of the other folds. left_out: rows not used, by reason.
     """
@@ -76,9 +76,6 @@ class Validation:
     left_out_gpu: Table
     decode: Table
     speedup: Table
-    by_family: Table
-    by_size: Table
-    by_use: Table
     speed_of_light: Table
     line: Table
     noise: Table
@@ -102,32 +99,35 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0) ->
     carried = np.isfinite(rows.carried_s)
     decode = np.array([" decode " in f" {use} " for use in rows.uses], dtype=bool)
 
-    def table(key: Callable[[int], Key], values: Floats, wanted: NDArray[np.bool_] | None = None) -> Table:
-        groups: dict[Key, list[int]] = defaultdict(list)
-        for index in range(values.size) if wanted is None else np.flatnonzero(wanted):
-            groups[key(int(index))].append(int(index))
-        return {name: summarise(values[members]) for name, members in sorted(groups.items())}
-
-    def kernel(index: int) -> Key:
-        return rows.runs[index].gpu, rows.runs[index].kernel
+    def table(values: Floats, wanted: NDArray[np.bool_] | None = None) -> Table:
+        return _table(rows, "kernel", values, wanted)
 
     pairs = speedup_errors(rows)
     return Validation(
         rows=rows,
-        held_out=table(kernel, errors),
-        priors=table(kernel, rows.prior_s / rows.measured_s - 1.0),
-        left_out_gpu=table(kernel, rows.carried_s / rows.measured_s - 1.0, carried),
-        decode=table(kernel, errors, decode),
-        speedup=table(kernel, pairs, np.isfinite(pairs)),
-        by_family=table(lambda i: (rows.runs[i].gpu, family(rows.runs[i])), errors),
-        by_size=table(lambda i: (rows.runs[i].gpu, size_class(rows.measured_s[i])), errors),
-        by_use=table(lambda i: (rows.runs[i].gpu, rows.uses[i].removeprefix(f"{rows.runs[i].gpu} ")), errors),
-        speed_of_light=table(kernel, rows.light_s / rows.measured_s - 1.0),
-        line=table(kernel, rows.line_s / rows.measured_s - 1.0),
+        held_out=table(errors),
+        priors=table(rows.prior_s / rows.measured_s - 1.0),
+        left_out_gpu=table(rows.carried_s / rows.measured_s - 1.0, carried),
+        decode=table(errors, decode),
+        speedup=table(pairs, np.isfinite(pairs)),
+        speed_of_light=table(rows.light_s / rows.measured_s - 1.0),
+        line=table(rows.line_s / rows.measured_s - 1.0),
         noise={key: summarise(found) for key, found in repeat_errors(runs).items()},
         coverage_80=float(np.mean(np.abs(np.log(rows.forecast_s / rows.measured_s)) <= rows.interval)),
         left_out=left_out,
     )
+
+
+def errors_by(rows: Rows, by: str) -> Table:
+    """Held-out errors by GPU and one of ``GROUPS``."""
+    return _table(rows, by, rows.errors)
+
+
+def _table(rows: Rows, by: str, values: Floats, wanted: NDArray[np.bool_] | None = None) -> Table:
+    groups: dict[Key, list[int]] = defaultdict(list)
+    for index in range(values.size) if wanted is None else np.flatnonzero(wanted):
+        groups[rows.runs[index].gpu, GROUPS[by](rows, int(index))].append(int(index))
+    return {name: summarise(values[members]) for name, members in sorted(groups.items())}
 
 
 def held_out_rows(fits: Sequence[Fitted]) -> Rows:
@@ -185,3 +185,18 @@ def left_out_means(found: Validation, keys: Sequence[tuple[str, str]]) -> dict[s
             total = rows + summary.n
             means[key[0]] = total, (mean * rows + summary.mape * summary.n) / total
     return means
+
+
+# What errors are shown by, beside the GPU: the name of a row's group. Numbers stand aligned, so that names sort as they do.
+GROUPS: Mapping[str, Callable[[Rows, int], str]] = MappingProxyType(
+    {
+        "kernel": lambda rows, i: rows.runs[i].kernel,
+        "family": lambda rows, i: family(rows.runs[i]),
+        "size": lambda rows, i: size_class(rows.measured_s[i]),
+        "use": lambda rows, i: rows.uses[i].removeprefix(f"{rows.runs[i].gpu} "),
+        "dim": lambda rows, i: f"{rows.runs[i].kernel}, head dim {rows.runs[i].head_dim:>4}",
+        "heads": lambda rows, i: (
+            f"{rows.runs[i].kernel}, {rows.runs[i].heads // rows.runs[i].heads_kv:>3} on a KV head"
+        ),
+    }
+)

@@ -77,7 +77,8 @@ def _cost(cascade: Cascade, number: int) -> EinsumCost:
     ops: dict[str, Poly] = {}
 
     def run(op: str, over: frozenset[str]) -> None:
-        ops[op] = ops.get(op, Poly()) + points(cascade.name, scope, over, scope.filters[number])
+        more = points(cascade.name, scope, over, scope.filters[number])
+        ops[op] = ops[op] + more if op in ops else more
 
     def walk(expr: Expr, params: Mapping[str, _Part], top: bool = False) -> _Part:
         if isinstance(expr, Access):

@@ -75,6 +75,7 @@ class _Time(NamedTuple):
 
 
 _GIVEN = _Time()
+OUTERMOST = 1  # the bit of a rank's outermost part
 
 
 def leaves(scope: Scope, rank: str) -> tuple[str, ...]:
@@ -109,8 +110,10 @@ class _Analysis:
         self.follows: set[tuple[str, int]] = set()
         self.barriers: dict[int, Barrier] = {}
         self.traverses: set[int] = set()
-        # The parts of this rank that a traversal of each rank covers.
-        self.parts = {name: frozenset(self.leaves).intersection(leaves(scope, name)) for name in scope.ranks}
+        # The parts of this rank that a traversal of each rank covers, a bit each, the outermost the lowest.
+        bits = {leaf: 1 << place for place, leaf in enumerate(self.leaves)}
+        self.parts = {name: sum(bits.get(leaf, 0) for leaf in leaves(scope, name)) for name in scope.ranks}
+        self.whole = self.parts[rank]
         self.own = [self.covers(roles) for roles in _roles(scope)]
 
     def run(self) -> Passes:
@@ -135,15 +138,15 @@ class _Analysis:
     def time_of(self, number: int) -> _Time | None:
         return self.times.get(self.scope.einsums[number].target.tensor)
 
-    def covers(self, roles: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+    def covers(self, roles: Iterable[tuple[str, str]]) -> dict[str, int]:
         """The variables among some with ranks that traverse this rank, and the parts each covers."""
-        found = dict[str, frozenset[str]]()
+        found = dict[str, int]()
         for var, rank in roles:
             if covers := self.parts[rank]:
-                found[var] = found[var] | covers if var in found else covers
+                found[var] = found.get(var, 0) | covers
         return found
 
-    def acting(self, number: int) -> dict[str, frozenset[str]]:
+    def acting(self, number: int) -> dict[str, int]:
         """The variables that traverse the rank in this Einsum, and the parts each covers."""
         if self.own[number]:
             return self.own[number]
@@ -161,7 +164,7 @@ class _Analysis:
         einsum = self.scope.einsums[number]
         acting = self.acting(number)
         latest, whole, source, operand = 0, 0, None, ""
-        covered: set[str] = set()
+        covered = 0
         for read in self.scope.reads[number]:
             time = self.read_time(read, loop)
             carried = _covered(read.vars, acting)
@@ -176,14 +179,14 @@ class _Analysis:
             return
         kept = _covered(einsum.target.vars, acting)
         reduced = _covered(einsum.over, acting) & covered
-        if len(covered) == len(self.leaves):
+        if covered == self.whole:
             self.traverses.add(number)
             begins = latest // 2 + 1
             if latest and latest % 2 == 0 and source is not None:
                 producer = self.scope.einsums[source].target.tensor
                 self.barriers[number] = Barrier(begins, einsum.target.tensor, operand, producer)
             latest = 2 * begins - 1
-        if reduced and (self.leaves[0] not in kept or self.leaves[0] in reduced):
+        if reduced and (not kept & OUTERMOST or reduced & OUTERMOST):
             prefix = self.prefix(einsum, acting)
             ended = latest + latest % 2
             source = number if ended != latest or source is None else source
@@ -217,13 +220,13 @@ class _Analysis:
             result = max(old, result, key=lambda time: (time.whole, time.stream))
         self.times[target.tensor] = result
 
-    def follow(self, einsum: Einsum, acting: Mapping[str, frozenset[str]]) -> None:
+    def follow(self, einsum: Einsum, acting: Mapping[str, int]) -> None:
         """Remember the positions that carry this rank under another rank's name."""
         for place, index in enumerate(einsum.target.indices):
             if len(index.terms) == 1 and index.terms[0].var in acting:
                 self.follows.add((einsum.target.tensor, place))
 
-    def prefix(self, einsum: Einsum, acting: Mapping[str, frozenset[str]]) -> set[str]:
+    def prefix(self, einsum: Einsum, acting: Mapping[str, int]) -> set[str]:
         """The kept variables up to which the reduction runs, if a filter (``k <= i``) makes it a prefix."""
         reduced = {var for var in einsum.over if var in acting}
 
@@ -236,9 +239,12 @@ class _Analysis:
         return set[str]().union(*(ends(keep) for keep in einsum.where))
 
 
-def _covered(names: tuple[str, ...], acting: Mapping[str, frozenset[str]]) -> set[str]:
+def _covered(names: Iterable[str], acting: Mapping[str, int]) -> int:
     """The parts of the rank that some variables run over together."""
-    return set[str]().union(*(acting[var] for var in names if var in acting)) if acting else set()
+    found = 0
+    for name in names:
+        found |= acting.get(name, 0)
+    return found
 
 
 def _roles(scope: Scope) -> list[set[tuple[str, str]]]:

@@ -16,7 +16,7 @@ from attncast.validation.calibrate import calibrate
 from attncast.validation.compare import partner_speedups
 from attncast.validation.measured import DATA, load_runs, save_runs
 from attncast.validation.statistics import Summary, line_errors, repeat_errors, summarise
-from attncast.validation.validate import left_out_means, validate
+from attncast.validation.validate import GROUPS, errors_by, left_out_means, validate
 
 from .made_up import made_up
 
@@ -64,10 +64,20 @@ def test_tables_split_the_rows(found, runs):
     assert sum(e.n for e in found.held_out.values()) == len(runs) == len(found.rows.runs)
     assert found.decode["h100", "fa3"].n == 60
     assert ("h200", "fa3") not in found.decode
-    assert {name for _, name in found.by_family} == {"causal", "window"}
-    for table in (found.by_size, found.by_use, found.by_family):
-        assert sum(e.n for e in table.values()) == len(runs)
-    assert found.by_use["h100", "fa3 vllm decode 16-bit"].n == 60
+    assert {name for _, name in errors_by(found.rows, "family")} == {"causal", "window"}
+    for by in GROUPS:
+        assert sum(e.n for e in errors_by(found.rows, by).values()) == len(runs)
+    assert errors_by(found.rows, "use")["h100", "fa3 vllm decode 16-bit"].n == 60
+    assert errors_by(found.rows, "kernel") == found.held_out
+
+
+def test_groups_of_numbers_stand_in_their_order(found, runs):
+    dims = sorted({run.head_dim for run in runs})
+    assert len(dims) > 1
+    by_dim = errors_by(found.rows, "dim")
+    assert [name for gpu, name in by_dim if gpu == "h100"] == [f"fa3, head dim {dim:>4}" for dim in dims]
+    chosen = [error for run, error in zip(found.rows.runs, found.rows.errors, strict=True) if run.head_dim == dims[0]]
+    assert sum(e.n for (_, name), e in by_dim.items() if name.endswith(f" {dims[0]}")) == len(chosen)
 
 
 def test_only_long_runs_are_reported_but_all_are_fitted(runs, found):
