@@ -10,6 +10,7 @@ from ..hwmodels import load_gpu
 from ..reports.validation import ValidationRows
 from ..simulator import parse_pattern, predict
 from ..validation.measured import MeasuredRun, load_table
+from ..validation.ranking import rankings
 from ..validation.validate import Validation, errors_by, size_class, validate
 
 WAYS = (
@@ -42,7 +43,7 @@ def validation_rows(table: str) -> ValidationRows:
         size=np.array([size_class(time_s) for time_s in rows.measured_s]),
         bound_by=np.array([_bound_by(run) for run in rows.runs]),
         baselines=_baselines(found),
-        tables=(_by_kernel(found), _by_use(found), _noise(found), _unused(found)),
+        tables=(_by_kernel(found), _by_use(found), _order(found), _noise(found), _unused(found)),
         notes=("What bounds a row is said by the priors, the forecast itself by fitted constants.",),
     )
 
@@ -99,6 +100,17 @@ def _by_use(found: Validation) -> Plain:
     by_use = errors_by(found.rows, "use").items()
     rows = tuple((f"{gpu} {use}", e.n, e.mape, e.median, e.p90, e.bias) for (gpu, use), e in by_use)
     return "Held-out error by use of a kernel", ("use", "rows", "mean", "median", "p90", "bias"), rows
+
+
+def _order(found: Validation) -> Plain:
+    """How well kernels and engines measured on one shape are put in order, beside the line."""
+    line = rankings(found.rows, found.rows.line_s)
+    rows = tuple(
+        (gpu, ranking.shapes, ranking.ordered, line[gpu].ordered, ranking.regret, line[gpu].regret)
+        for gpu, ranking in rankings(found.rows, found.rows.forecast_s).items()
+    )
+    header = ("GPU", "shapes", "pairs in order", "by k SOL + c", "slower than the fastest", "by k SOL + c")
+    return "Kernels and engines on one shape", header, rows
 
 
 def _noise(found: Validation) -> Plain:

@@ -9,6 +9,7 @@ import click
 from ..errors import InputError
 from ..validation.compare import partner_speedups
 from ..validation.measured import load_table
+from ..validation.ranking import rankings
 from ..validation.statistics import Summary, summarise
 from ..validation.validate import GROUPS, Validation, errors_by, left_out_means
 from ..validation.validate import validate as compare
@@ -88,6 +89,14 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
             f"neighborhood speedups of {kernel} on {gpu} (priors): {errors.n}, "
             f"off by {errors.mape:.1%}, worst {errors.worst:.1%}"
         )
+    line = rankings(found.rows, found.rows.line_s)
+    for gpu, ranking in rankings(found.rows, found.rows.forecast_s).items():
+        if any(key[0] == gpu for key in keys):
+            click.echo(
+                f"{gpu} kernels and engines on one shape: {ranking.shapes:,} shapes, {ranking.ordered:.0%} of pairs in order "
+                f"(k SOL + c {line[gpu].ordered:.0%}), the first one forecast {ranking.regret:.1%} slower than the fastest "
+                f"(k SOL + c {line[gpu].regret:.1%})"
+            )
     every = summarise(found.rows.errors)
     click.echo(f"all {every.n:,} rows: mean {every.mape:.1%}, median {every.median:.1%}, p90 {every.p90:.1%}")
     click.echo(f"inside the 80% interval: {found.coverage_80:.0%} of held-out rows")
@@ -140,6 +149,7 @@ def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[s
                 out.setdefault(gpu, {})[kernel] = table[gpu, kernel].to_dict()
         return out
 
+    shown = {gpu for gpu, _ in keys}
     by_family, by_size = (errors_by(found.rows, by) for by in ("family", "size"))
     return json.dumps(
         {
@@ -152,6 +162,10 @@ def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[s
             "baselines": {"speed_of_light": nested(found.speed_of_light), "line": nested(found.line)},
             "neighborhood_speedup": nested(speedups, list(speedups)),
             "noise": nested(found.noise),
+            "rank": {
+                name: {gpu: of.to_dict() for gpu, of in rankings(found.rows, time_s).items() if gpu in shown}
+                for name, time_s in (("held_out", found.rows.forecast_s), ("line", found.rows.line_s))
+            },
             "by_family": nested(by_family, list(by_family)),
             "by_size": nested(by_size, list(by_size)),
             "all": summarise(found.rows.errors).to_dict(),
