@@ -37,7 +37,8 @@ BOUNDS: Final[dict[str, Bounds]] = {
     "round_trips": Bounds(0.3, 60.0, "memory latencies one after the other in a CTA's life"),
     "tile_round_trips": Bounds(0.01, 5.0, "memory latencies for each load that a KV tile is waited for with"),
     "dram_efficiency": Bounds(0.05, 1.0, "DRAM bandwidth reached over the physical peak"),
-    "query_rate": Bounds(0.3, 64.0, "bytes per clock of an SM at which queries are rotated or quantised"),
+    "query_rate": Bounds(0.3, 64.0, "bytes per clock of an SM at which a pass of its own quantises queries"),
+    "rotation_efficiency": Bounds(0.05, 1.0, "L2 bandwidth reached by the pass that rotates queries, over the L2's"),
     "call_s": Bounds(1e-7, 3e-5, "seconds of a serving engine's call beyond its launches"),
     "sequence_s": Bounds(1e-12, 5e-8, "seconds of such a call for each sequence"),
     "key_s": Bounds(1e-12, 5e-8, "seconds of such a call for each new key (token and head), beyond its bytes"),
@@ -118,18 +119,23 @@ def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]
     return profile, gpu
 
 
-def told_constants(profile: KernelProfile, appends: bool, converts: bool, waits: bool = True) -> list[str]:
+def query_pass(rotates: bool, quantises: bool) -> str:
+    """The constant that says how fast a call goes over its queries before attention; "" where it does not."""
+    return "rotation_efficiency" if rotates else "query_rate" if quantises else ""
+
+
+def told_constants(profile: KernelProfile, appends: bool, over_queries: str, waits: bool = True) -> list[str]:
     """The constants that calls of a kernel can tell: six at most.
 
-    An engine's call has its own costs: ``appends`` where it writes new keys to a cache, ``converts`` where it rotates or
-    quantises queries. How fast it does that matters more than what a sequence costs. ``waits`` where a chain of loads is
-    waited for.
+    An engine's call has its own costs: ``appends`` where it writes new keys to a cache, ``over_queries`` the constant of
+    what goes over the queries (see ``query_pass``). How fast that is matters more than what a sequence costs. ``waits`` where a
+    chain of loads is waited for.
     """
     names = ["overlap", "round_trips", "dram_efficiency"]
     if appends:
         names += ["call_s", "key_s"]
-    if converts:
-        names.append("query_rate")
+    if over_queries:
+        names.append(over_queries)
     elif profile.chain == "loads" and waits:
         names.append("tile_round_trips")
     elif appends:
@@ -161,7 +167,7 @@ class Calibration:
             return (*found.apply(profile, gpu), note)
         from .carry import carried_constants, carried_interval  # here, not above: it loads the others' profiles
 
-        names = told_constants(profile, conditions.appends, conditions.rotates or conditions.quantises)
+        names = told_constants(profile, conditions.appends, query_pass(conditions.rotates, conditions.quantises))
         carried = carried_constants(use, profile, names, {u: fit.portable for u, fit in self.constants.items()})
         if carried is None:
             return profile, gpu, f"No fitted constants for {use}: priors, whose interval is a guess."

@@ -226,6 +226,7 @@ def _padded(profile: KernelProfile, dim: int, w: Workload) -> int:
     return min(power_of_two(dim), -(-dim // step) * step)
 
 
+COS_SIN_BYTES = 8.0  # of a pair of dims: an fp32 cosine and sine
 ACTIVATION_BYTES = 2.0  # queries, new keys and values as the layer before hands them over: 16 bits
 
 
@@ -233,10 +234,16 @@ def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -
     """Bytes read and written by what a call does besides attention (see Calls)."""
     tokens = w.batch * w.tokens
     query = tokens * w.heads * w.head_dim * (ACTIVATION_BYTES + DTYPE_BYTES[w.dtype])
-    key = tokens * w.kv_heads * (w.head_dim + w.dim_v) * (ACTIVATION_BYTES + DTYPE_BYTES[w.kv_dtype or w.dtype])
+    stored = tokens * w.kv_heads * (w.head_dim + w.dim_v) * DTYPE_BYTES[w.kv_dtype or w.dtype]
+    key = stored + tokens * w.kv_heads * (w.head_dim + w.dim_v) * ACTIVATION_BYTES
+    rotates = conditions.rotates and not rotates_itself(profile, w)
+    # Threads of every query head load its keys and values too, and the cosines and sines of the dims that are rotated.
+    angles = COS_SIN_BYTES * (conditions.rotary_dim or w.head_dim) / 2.0
+    traffic = query + stored + tokens * w.heads * ((w.head_dim + w.dim_v) * ACTIVATION_BYTES + angles)
     return {
         "append_bytes": key if conditions.appends else 0.0,
-        "rotate_bytes": query if conditions.rotates and not rotates_itself(profile, w) else 0.0,
+        "rotate_bytes": query if rotates else 0.0,
+        "rotate_traffic_bytes": traffic if rotates else 0.0,
         "quantise_bytes": query if conditions.quantises and not conditions.rotates else 0.0,
     }
 

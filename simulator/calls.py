@@ -25,7 +25,8 @@ class Calls:
         spill_bytes: results of one pass over the keys that a later one reads again, for each visited score: written and read.
         passes: passes over the keys, each a launch of its own.
         append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
-            queries that the same pass rotates. quantise_bytes: bytes of a pass of its own that quantises the queries.
+            queries that the same pass rotates, read and written; rotate_traffic_bytes: all that its threads load and store.
+            quantise_bytes: bytes of a pass of its own that quantises the queries.
         append_registers, append_instructions: of a thread of the appending pass (see memory.append_seconds).
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
@@ -61,6 +62,7 @@ class Calls:
     passes: Floats
     append_bytes: Floats
     rotate_bytes: Floats
+    rotate_traffic_bytes: Floats
     quantise_bytes: Floats
     append_registers: Floats
     append_instructions: Floats

@@ -2,7 +2,7 @@
 
 What is the GPU's own stays its own: the share of DRAM's peak comes from its hardware model. What a program costs carries as a
 ratio to its prior, which knows the architecture's build of it; what an engine's call costs beside attention carries as it is,
-in seconds and in bytes per clock of an SM. The nearest relatives count most.
+in seconds, bytes per clock of an SM, and shares of bandwidth. The nearest relatives count most.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .calibration import BOUNDS, OF_GPU, Constants, Use
 from .profile import KernelProfile, load_profile
 
 OF_PROGRAM: Final = ("overlap", "round_trips", "tile_round_trips")
-OF_ENGINES_PASS: Final = ("query_rate",)  # each engine rotates and quantises queries by a kernel of its own
+OF_ENGINES_PASS: Final = (
+    "query_rate",
+    "rotation_efficiency",
+)  # each engine rotates and quantises queries by a kernel of its own
 SUMS: Final = ("call_s",)  # well above nothing everywhere, so that its mean is arithmetic; the others' geometric
 # How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
 # prior counts beside a fit of the same program. Round numbers: 0.1 to 1 in place of 0.3 moves what GPUs left out of the whole

@@ -31,6 +31,7 @@ class Conditions:
             limit may hold the SMs below it.
         calls_before: calls like it that ran just before it without a rest, as a benchmark's warm-up does or a model all day:
             the GPU's power limit may act from the call's beginning on. An engine's calls are in such a loop already.
+        rotary_dim: dims of a head that are rotated, where queries are; 0: all of them.
     """
 
     warm_l2: bool = True
@@ -41,6 +42,7 @@ class Conditions:
     engine: str = ""
     clock_hz: float | None = None
     calls_before: int = 0
+    rotary_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
@@ -48,6 +50,8 @@ class Conditions:
 
         if self.calls_before < 0:
             raise InputError(f"{self.calls_before} calls before is not a number of calls: expected 0 or more")
+        if self.rotary_dim < 0:
+            raise InputError(f"{self.rotary_dim} rotated dims is no number of dims: expected 0 (all of them) or more")
 
     def check(self, gpu: GPU) -> None:
         """Raise InputError where these conditions cannot be on a GPU."""

@@ -76,7 +76,7 @@ def passes(
             pass_s = np.where(c.dim >= profile.serving.fused.from_dim, beside_s, pass_s)
         append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
     if c.quantise_bytes.any():
-        quantising_s = once_s + _query_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
+        quantising_s = once_s + _quantising_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)
     if profile.packing.by_copying:
         # Queries, and output back: rows of a key head's queries come to lie together. One key head needs no copy.
@@ -106,8 +106,8 @@ def _merge_turns(gpu: GPU, profile: KernelProfile, c: Calls) -> Floats:
     return turns
 
 
-def _query_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_hz: Floats) -> Floats:
-    """What rotating or quantising queries takes: their instructions on every SM, and no less than DRAM does at its peak."""
+def _quantising_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_hz: Floats) -> Floats:
+    """What quantising queries takes: its instructions on every SM, and no less than DRAM does at its peak."""
     if profile.query_rate is None:
         return memory.dram_seconds(gpu, size_bytes)
     instructions_s = size_bytes / (profile.query_rate * gpu.sms * clock_hz)
@@ -117,12 +117,17 @@ def _query_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_h
 def _rotating_seconds(gpu: GPU, profile: KernelProfile, c: Calls, left: Floats, clock_hz: Floats) -> Floats:
     """Time to rotate queries and to append keys and values in one pass, without launch; ``left``: share that the L2 has lost.
 
-    Threads go over the queries, 16 bytes at a time: those of every head load keys and values as well and rotate the keys, and
-    those of a group's first head store them (TensorRT-LLM's applyBiasRopeUpdateKVCacheV2). So bytes and queries pass at once.
+    Threads go over the queries, 16 bytes at a time: those of every head load keys and values as well and rotate the keys, by
+    angles that they load, and those of a group's first head store them (TensorRT-LLM's applyBiasRopeUpdateKVCacheV2). So bytes
+    and queries pass at once.
     """
     moved = c.append_bytes + c.rotate_bytes
     moving_s = np.maximum(memory.dram_seconds(gpu, moved * left), memory.l2_seconds(gpu, moved, clock_hz))
-    queries_s = _query_seconds(gpu, profile, c.rotate_bytes, clock_hz)
+    if profile.rotation_efficiency is None:
+        queries_s = memory.dram_seconds(gpu, c.rotate_bytes)
+    else:
+        threads_s = memory.l2_seconds(gpu, c.rotate_traffic_bytes, clock_hz) / profile.rotation_efficiency
+        queries_s = np.maximum(threads_s, memory.dram_seconds(gpu, c.rotate_bytes, 1.0))
     seconds: Floats = np.maximum(moving_s, queries_s) + 2.0 * gpu.dram_latency_s
     return seconds
 

@@ -70,7 +70,9 @@ class KernelProfile:
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
             takes the L1 a cycle (0: stores fill lines).
-        query_rate: bytes per clock of each SM that rotating and quantising queries reach; None: as fast as DRAM moves them.
+        query_rate: bytes per clock of each SM that quantising queries in a pass of its own reaches. rotation_efficiency: share
+            of the L2's bandwidth that the pass reaches which rotates them, over all that its threads load and store. None: as
+            fast as DRAM moves the queries.
         call_s, sequence_s, key_s: seconds of a serving engine's call, of each of its sequences, and of each new key (of a
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
@@ -110,6 +112,7 @@ class KernelProfile:
     round_trips: float = 4
     tile_round_trips: float = 0.0
     query_rate: float | None = None
+    rotation_efficiency: float | None = None
     call_s: float = 0.0
     key_s: float = 0.0
     sequence_s: float = 0.0

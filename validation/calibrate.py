@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from ..simulator.calibration import BOUNDS, OF_GPU, Constants, Use, told_constants, use_of
+from ..simulator.calibration import BOUNDS, OF_GPU, Constants, Use, query_pass, told_constants, use_of
 from ..simulator.carry import carried_constants
 from .measured import MeasuredRun
 from .problem import FOLDS, Floats, Problem, describable, problem_of
@@ -31,12 +31,13 @@ SPREAD = {
     "tile_round_trips": 1.0,
     "dram_efficiency": 0.1,
     "query_rate": 1.5,
+    "rotation_efficiency": 1.5,
     "call_s": 1.5,
     "sequence_s": 2.0,
     "key_s": 2.0,
 }
 PORTABLE_ROWS = 100.0
-START = {"query_rate": 8.0, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
+START = {"query_rate": 8.0, "rotation_efficiency": 0.3, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ def calibrate(runs: Sequence[MeasuredRun], data: str, command: str) -> tuple[lis
 def fitted_names(problem: Problem) -> list[str]:
     """The constants that a problem's rows can tell: six at most."""
     calls = problem.calls
-    converts = bool((calls.rotate_bytes + calls.quantise_bytes).any())
+    over_queries = query_pass(bool(calls.rotate_bytes.any()), bool(calls.quantise_bytes.any()))
     waits = bool(((calls.cycles == 0) | (calls.waits > 0)).any())
-    return told_constants(problem.profile, bool(calls.append_bytes.any()), converts, waits)
+    return told_constants(problem.profile, bool(calls.append_bytes.any()), over_queries, waits)
 
 
 def priors(problem: Problem) -> dict[str, float]:

@@ -39,6 +39,7 @@ class MeasuredRun:
         head_dim_v, kv_dtype, kv_grid: as in Workload, where they differ. direction: "fwd", "bwd" or "fwdbwd".
         config: the kernel's configuration as ``key=value`` words ("BLOCK_M=128 num_warps=8").
         calls_before: calls like it that ran just before without a rest, as far as known.
+        rotary_dim: dims of a head that it rotates, where it rotates queries; 0: all.
         clock_hz: SM clock while measuring, or what it was locked to: an upper bound for the forecast.
         spread_s: half the distance of the quartiles. samples: runs behind the median.
     """
@@ -72,6 +73,7 @@ class MeasuredRun:
     spread_s: float | None = None
     samples: int | None = None
     calls_before: int = 0
+    rotary_dim: int = 0
 
     @property
     def workload(self) -> Workload:
@@ -103,6 +105,7 @@ class MeasuredRun:
             engine,
             self.clock_hz,
             self.calls_before,
+            self.rotary_dim,
         )
 
 
@@ -219,8 +222,9 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
     run = MeasuredRun(**values)  # type: ignore[arg-type]
     if not (math.isfinite(run.time_s) and run.time_s > 0):
         raise InputError(f"{where}: time_s {row['time_s']!r} is not a positive time in seconds")
-    if run.calls_before < 0:
-        raise InputError(f"{where}: calls_before {run.calls_before} is not a number of calls: expected 0 or more")
+    for name in ("calls_before", "rotary_dim"):
+        if getattr(run, name) < 0:
+            raise InputError(f"{where}: {name} {getattr(run, name)} is below 0: expected 0 or more")
     for name, known in (("measures", MEASURES), ("direction", DIRECTIONS)):
         if getattr(run, name) not in known:
             raise unknown(f"{name} in {where}", getattr(run, name), known)

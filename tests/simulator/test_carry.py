@@ -60,12 +60,11 @@ def test_an_engines_costs_are_the_mean_of_the_nearest():
     assert geometric == pytest.approx(math.exp((math.log(1e-10) + 0.5 * math.log(1e-8)) / 1.5))
 
 
-def test_a_pass_over_queries_is_each_engines_own():
+@pytest.mark.parametrize("name", ["query_rate", "rotation_efficiency"])
+def test_a_pass_over_queries_is_each_engines_own(name):
     sglang = Use("h100", "fa3", "sglang", "prefill", "16-bit")
-    assert carried(H200, ["query_rate", "call_s"], {sglang: {"query_rate": 5.0, "call_s": 4e-6}}) == {
-        "call_s": pytest.approx(4e-6)
-    }
-    assert carried(H200, ["query_rate"], {H100: {"query_rate": 5.0}}) == {"query_rate": pytest.approx(5.0)}
+    assert carried(H200, [name, "call_s"], {sglang: {name: 0.5, "call_s": 4e-6}}) == {"call_s": pytest.approx(4e-6)}
+    assert carried(H200, [name], {H100: {name: 0.5}}) == {name: pytest.approx(0.5)}
 
 
 def test_nothing_carries_from_another_phase_alone_or_an_unknown_gpu():

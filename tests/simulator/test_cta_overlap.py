@@ -1,4 +1,4 @@
-"""CTAs that share an SM fill each other's gaps; queries are rotated by SMs, not by DRAM alone."""
+"""CTAs that share an SM fill each other's gaps; queries are quantised by SMs, not by DRAM alone."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_a_second_cta_on_an_sm_costs_less_than_the_first():
     assert 1.2 * each < two < 1.9 * each
 
 
-def test_queries_are_rotated_no_faster_than_dram_moves_them():
+def test_queries_are_quantised_no_faster_than_dram_moves_them():
     clock_hz = np.array([A100.clock_hz])
     size = np.array([1e9])
     at_peak = size / A100.dram_bandwidth_bytes_s
-    plain = passes._query_seconds(A100, PAGED, size, clock_hz)
+    plain = passes._quantising_seconds(A100, PAGED, size, clock_hz)
     assert plain == pytest.approx(at_peak / A100.dram_efficiency)
-    slow = passes._query_seconds(A100, replace(PAGED, query_rate=5.0), size, clock_hz)
+    slow = passes._quantising_seconds(A100, replace(PAGED, query_rate=5.0), size, clock_hz)
     assert slow == pytest.approx(size / (5.0 * A100.sms * clock_hz))
-    assert passes._query_seconds(A100, replace(PAGED, query_rate=64.0), size, clock_hz) == pytest.approx(at_peak)
+    assert passes._quantising_seconds(A100, replace(PAGED, query_rate=64.0), size, clock_hz) == pytest.approx(at_peak)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator import Workload, parse_pattern
+from attncast.simulator import Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import engine_conditions
 from attncast.simulator.forecast import forecast
@@ -16,12 +16,24 @@ from attncast.simulator.profile import load_profile
 HOPPER, BLACKWELL = load_gpu("h100"), load_gpu("b200")
 
 
-def arrays(gpu, tokens=2048, batch=8, dtype="bf16", pattern="causal", heads=32, heads_kv=8, dim=64, engine="trtllm"):
+def arrays(
+    gpu,
+    tokens=2048,
+    batch=8,
+    dtype="bf16",
+    pattern="causal",
+    heads=32,
+    heads_kv=8,
+    dim=64,
+    engine="trtllm",
+    rotary_dim=0,
+):
     workload = Workload((tokens,), heads, dim, heads_kv=heads_kv, batch=batch, dtype=dtype)
     profile, band = load_profile("trtllm", gpu), parse_pattern(pattern)
     tiles = resolve_tiles(profile, band, workload, None, None)
     work = kernel_work(profile, band, workload, tiles)
-    return profile, single_call(gpu, profile, workload, band, tiles, work, engine_conditions(engine, workload))
+    conditions = replace(engine_conditions(engine, workload), rotary_dim=rotary_dim)
+    return profile, single_call(gpu, profile, workload, band, tiles, work, conditions)
 
 
 def cost(gpu, **shape):
@@ -46,13 +58,43 @@ def test_a_window_compares_a_bound_more_than_the_diagonal(gpu):
     assert wide.axes[0] == causal.axes[0]  # it holds all keys
 
 
-def test_rotating_queries_hides_the_keys_of_a_group():
-    def append_s(heads_kv):
-        profile, calls = arrays(BLACKWELL, heads_kv=heads_kv)
-        return forecast(BLACKWELL, replace(profile, query_rate=14.0), calls).parts["append"][0]
+def test_hoppers_overlap_is_what_flash_attention_3_takes_without_its_own():
+    # arXiv 2407.08608, ablation: 4 sequences of 8448 tokens, 16 heads of 128, not causal, without pipelining in a warpgroup.
+    workload = Workload((8448,), 16, 128, batch=4, dtype="fp16")
+    assert predict(workload, "dense", "h100", "trtllm").time_s == pytest.approx(4.02e-3, rel=0.01)
 
-    assert append_s(1) == append_s(4)
-    assert append_s(32) > append_s(4)  # more bytes than the queries take to rotate
+
+def test_every_query_head_loads_its_keys_and_stores_are_made_once():
+    # A query head of 64 dims: itself, its keys and values, what it becomes; 8 bytes for each pair of dims that it rotates.
+    head_bytes, stored_bytes = 4 * 64 * 2 + 8 * 64 / 2, 2 * 64 * 2
+    for heads_kv in (1, 8, 32):
+        _, calls = arrays(BLACKWELL, tokens=2048, batch=8, heads=32, heads_kv=heads_kv)
+        assert calls.rotate_traffic_bytes[0] == 8 * 2048 * (32 * head_bytes + heads_kv * stored_bytes)
+    _, calls = arrays(BLACKWELL, tokens=2048, batch=8, heads=32, heads_kv=8, dtype="fp8")  # queries and cache in 8 bits
+    assert calls.rotate_traffic_bytes[0] == 8 * 2048 * (32 * (head_bytes - 64) + 8 * stored_bytes / 2)
+
+
+def test_queries_are_rotated_at_a_share_of_the_l2s_bandwidth_and_no_faster_than_dram_moves_them():
+    def append_s(share):
+        profile, calls = arrays(BLACKWELL, heads_kv=1)
+        found = forecast(BLACKWELL, replace(profile, rotation_efficiency=share), calls)
+        return found.parts["append"][0], calls.rotate_traffic_bytes[0] / BLACKWELL.l2_bandwidth_bytes_s, calls
+
+    slow_s, at_peak_s, calls = append_s(0.05)
+    slower_s, _, _ = append_s(0.04)
+    assert slower_s - slow_s == pytest.approx(at_peak_s * (1 / 0.04 - 1 / 0.05), rel=0.01)
+    least_s = calls.rotate_bytes[0] / BLACKWELL.dram_bandwidth_bytes_s
+    assert append_s(1000.0)[0] > least_s
+
+
+def test_fewer_rotated_dims_need_fewer_angles():
+    def append_s(rotary_dim):
+        profile, calls = arrays(BLACKWELL, rotary_dim=rotary_dim)
+        return forecast(BLACKWELL, replace(profile, rotation_efficiency=0.1), calls).parts["append"][0]
+
+    assert append_s(0) == append_s(64)
+    assert append_s(32) < append_s(64)
+    assert append_s(128) - append_s(64) == pytest.approx(2.0 * (append_s(64) - append_s(32)))
 
 
 def test_keys_of_a_token_are_appended_without_a_cta_for_each_where_queries_are_rotated():

@@ -15,7 +15,7 @@ TRUTH = {
     "overlap": 0.8,
     "round_trips": 8.0,
     "dram_efficiency": 0.7,
-    "query_rate": 5.5,
+    "rotation_efficiency": 0.4,
     "call_s": 9e-6,
     "key_s": 1e-9,
 }

@@ -75,7 +75,7 @@ def test_errors_are_those_of_shapes_left_out(runs, fitted):
     ("software", "measures", "others"),
     [
         ("VLLM 1.0 fa3", "call+append", {"call_s", "key_s", "sequence_s"}),
-        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "query_rate"}),
+        ("TRTLLM 1.0 x", "call+append+rope", {"call_s", "key_s", "rotation_efficiency"}),
         ("cuDNN", "kernel", set()),
     ],
 )

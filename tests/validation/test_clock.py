@@ -76,7 +76,7 @@ def test_a_table_that_cannot_tell_ends_with_one_sentence(capsys, table, words):
 
 
 def test_known_constants_of_serving_calls_are_found_again(monkeypatch):
-    curated = [run for run in load_table("curated") if (run.gpu, run.kernel) == ("a100", "trtllm")]
+    curated = [run for run in load_table("curated") if (run.gpu, run.kernel) == ("a100", "fa2")]
     runs = [replace(run, gpu="h100", kernel="fa3", id=f"{run.id} {index}") for index, run in enumerate(curated)]
     runs = [run for run in runs if run.conditions.engine and describable(run)]
     with monkeypatch.context() as patched:

@@ -107,6 +107,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
         source=SOURCE,
         kv_dtype="" if kv_dtype == dtype else kv_dtype,
         head_dim_v=engine.get("value_dims", {}).get(str(head_dim)),
+        rotary_dim=engine.get("rotary_dim", 0),
     )
     return [Measurement(run)]
 

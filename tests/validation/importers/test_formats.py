@@ -41,7 +41,7 @@ def test_upstream_aiconfigurator_table():
         engine(f"{name}-5", "b200", "flashinfer", f"{SGLANG} flashinfer", 1, 8, 1, 512, 1024, 64, "bf16", "causal", 0.05,
                kv_dtype="fp8"),
         engine(f"{name}-6", "a100", "trtllm", "TRTLLM 1.0.0 torch_flow", 1, 8, 8, 1024, 0, 128, "bf16", "causal", 0.25,
-               measures=ROPE),
+               measures=ROPE, rotary_dim=128),  # its collector rotates 128 dims of any head
     ]  # fmt: skip
 
 
@@ -49,9 +49,9 @@ def test_joined_aiconfigurator_table():
     result = import_runs("aiconfigurator", DATA / "joined.csv")
     assert result.runs == [
         engine("joined-2", "h100", "xqa", TRTLLM, 8, 16, 2, 1, 1023, 128, "bf16", "causal", 0.021, kv_dtype="fp8",
-               measures=ROPE, method="CUDA graph replay, warm L2, decode"),
+               measures=ROPE, rotary_dim=128, method="CUDA graph replay, warm L2, decode"),
         engine("joined-3", "h100", "trtllm", TRTLLM, 8, 16, 2, 1024, 0, 128, "fp8", "causal", 0.3, measures=ROPE + "+quantise",
-               method="CUDA graph replay, warm L2, prefill" + QUANTISED),
+               rotary_dim=128, method="CUDA graph replay, warm L2, prefill" + QUANTISED),
         # vLLM's collector casts for FlashInfer's backend too, which asserts that queries come in fp8.
         engine("joined-5", "b200", "trtllm", "VLLM 0.24.0 vllm_flashinfer_trtllmprefill", 8, 16, 2, 1024, 0, 128, "fp8",
                "causal", 0.1, method="CUDA graph replay, warm L2, prefill, queries in fp8"),
