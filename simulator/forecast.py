@@ -130,7 +130,9 @@ def forecast(
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     chain = chain + flat(latency + waits)
     heads = head_groups * splits
-    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
+    dealt = np.broadcast_to((profile.order == "dealt") & ~np.asarray(decodes), heads.shape)
+    longest_first = profile.order == "longest-first"
+    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, longest_first, dealt)
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     else:

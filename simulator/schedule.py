@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -94,6 +96,41 @@ def makespan(
         shared, 0.5 * longest * np.minimum(1.0, 2.0 * above), (longest - begun) * np.minimum(1.0, above / EVEN)
     )
     return np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
+
+
+def dealt_makespan(cost: Floats, count: Floats, row: Ints, servers: int, repeats: Floats) -> Floats:
+    """Time until the last of ``servers`` is done, per call, where each is told beforehand which CTAs it takes.
+
+    The CTAs of all heads, one head after the other and longest first in each, are dealt out one by one, as cards are: an SM
+    takes every ``servers``-th, whatever they cost. Where the CTAs of a head and the SMs have a common divisor, the same SMs
+    are dealt long ones again and again.
+
+    Args:
+        cost, count, row, repeats: as in ``makespan``; ``count`` is of all repeats.
+    """
+    ends = np.append(row[1:], cost.size)
+    spans = np.empty(row.size)
+    for call, (start, end, heads) in enumerate(zip(row, ends, repeats, strict=True)):
+        counts = np.diff(np.rint(np.cumsum(count[start:end]) / heads), prepend=0.0).astype(int)
+        spans[call] = (_dealt(tuple(counts.tolist()), round(heads), servers) @ cost[start:end]).max()
+    return spans
+
+
+@lru_cache(maxsize=1024)
+def _dealt(counts: tuple[int, ...], repeats: int, servers: int) -> Floats:
+    """CTAs of each class that a server is dealt, shape (unlike servers, classes)."""
+    kind = np.repeat(np.arange(len(counts)), counts)
+    period = math.lcm(kind.size, servers)
+
+    def taken(ctas: int) -> Ints:
+        at = np.arange(ctas)
+        found = np.bincount(at % servers * len(counts) + kind[at % kind.size], minlength=servers * len(counts))
+        return found.reshape(servers, len(counts))
+
+    whole, rest = divmod(kind.size * repeats, period)
+    dealt = taken(rest) + (whole * taken(period) if whole else 0)
+    unlike: Floats = np.unique(dealt, axis=0).astype(float)
+    return unlike
 
 
 SplitRule = Literal["fill", "waves", "balanced", "balanced-whole", "gradual", "segments", "planned", "history", "wide"]

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import schedule
@@ -72,6 +73,7 @@ class Ctas:
         count: CTAs in each class, of all heads; the classes of a call lie together, longest first. row: index of each call's
             first class. heads: times that they come round in the order of the grid, shape (calls,).
         sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in.
+        dealt: calls whose CTAs are dealt to SMs beforehand, shape (calls,).
     """
 
     count: Floats
@@ -80,11 +82,15 @@ class Ctas:
     sms: int
     residents: Floats
     longest_first: bool
+    dealt: NDArray[np.bool_]
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""
         shared = np.asarray(places) > self.sms
-        return schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
+        found = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
+        if not self.dealt.any():
+            return found
+        return np.where(self.dealt, schedule.dealt_makespan(cost, self.count, self.row, self.sms, self.heads), found)
 
 
 def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_gaps: bool) -> Floats:

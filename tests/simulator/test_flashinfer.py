@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator import Workload, parse_pattern, predict
+from attncast.simulator import Conditions, Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import append_thread, engine_conditions
 from attncast.simulator.forecast import forecast
@@ -212,3 +212,23 @@ def test_appending_what_the_l2_holds_needs_no_dram():
         ]
 
     assert append_s(True) < append_s(False)
+
+
+def test_sglang_deals_its_prompts_to_the_sms_of_b200_as_if_they_were_not_causal():
+    b200, causal = load_gpu("b200"), parse_pattern("causal")
+
+    def uneven(engine: str, tokens: int) -> float:
+        """Time of the SM that ends last over the mean."""
+        call = Workload(batch=148, heads=64, heads_kv=8, grid=(tokens,), head_dim=128, dtype="bf16")
+        found = predict(call, causal, b200, "flashinfer", conditions=Conditions(engine=engine, warm_l2=True))
+        return (found.parts_s["tiles"] + found.parts_s["schedule"]) / found.parts_s["tiles"]
+
+    # Four Q tiles of 256 in 1,024 tokens, and 148 is a multiple of four: some SMs have none but the longest, of 8 KV tiles
+    # where the mean is 5. Five tiles of 1,280 tokens have no common divisor with it: every SM gets its share of each length.
+    assert uneven("sglang", 1024) > 1.3 * uneven("", 1024)
+    assert uneven("sglang", 1280) < 1.05 * uneven("", 1280)
+
+
+def test_a_merge_waits_for_parts_of_which_32_are_in_flight():
+    profile = load_profile("flashinfer", GPU, "sglang")
+    assert profile.merging.part_trips == pytest.approx(1 / (128 / (128 / 8) * 4))  # 128 threads of 8 elements, 4 stages

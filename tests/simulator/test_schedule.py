@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncast.simulator.schedule import (
+    dealt_makespan,
     fullest_waves,
     history_parts,
     history_splits,
@@ -70,6 +71,26 @@ def test_heads_from_their_first_tile_to_their_last_match_the_simulation(tiles, h
     cost, count = head[::-1].copy(), np.full(tiles, float(heads))
     ours = makespan(cost, count, ONE, 148, False, float(heads))[0]
     assert ours == pytest.approx(simulate(np.tile(head, heads), 148), rel=0.03)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 9.0)), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.integers(1, 12),
+)
+def test_dealt_ctas_stay_where_they_are_dealt(classes, heads, servers):
+    count, cost = zip(*sorted(classes, key=lambda item: -item[1]), strict=True)
+    jobs = np.tile(np.repeat(cost, count), heads)
+    real = max(jobs[server::servers].sum() for server in range(servers))
+    found = dealt_makespan(np.array(cost), np.array(count, float) * heads, ONE, servers, np.array([float(heads)]))
+    assert found[0] == pytest.approx(real)
+
+
+def test_sms_that_share_a_divisor_with_the_tiles_of_a_head_are_dealt_its_longest_again_and_again():
+    cost, count = np.array([4.0, 3.0, 2.0, 1.0]), np.full(4, 148.0)
+    dealt = dealt_makespan(cost, count, ONE, 148, np.array([148.0]))[0]
+    assert dealt == 16.0
+    assert makespan(cost, count, ONE, 148, False, 148.0)[0] < 0.8 * dealt
 
 
 @given(st.integers(1, 3000), st.integers(1, 64), st.integers(1, 4))

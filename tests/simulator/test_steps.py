@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from attncast.simulator import steps
 from attncast.simulator.waiting import Ctas
 
+NONE = np.zeros(1, dtype=np.bool_)
+
 
 def turns_of_schedulers(keys: int, at_once: int, unroll: int, threads: int) -> int:
     """The loops of TensorRT-LLM's masked multi-head attention: warp turns of the busiest of four schedulers."""
@@ -58,7 +60,7 @@ def simulated(work: float, latency: float, ctas: int, sms: int, residents: int) 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.floats(0.1, 10.0), st.floats(0.1, 10.0))
 def test_ctas_that_are_alike_run_in_waves_whose_latencies_nothing_hides(ctas, sms, residents, work, latency):
     grid = Ctas(
-        np.array([float(ctas)]), np.zeros(1, dtype=np.int64), np.ones(1), sms, np.array([float(residents)]), False
+        np.array([float(ctas)]), np.zeros(1, dtype=np.int64), np.ones(1), sms, np.array([float(residents)]), False, NONE
     )
     found = steps.span_cycles(np.array([work]), np.array([latency]), grid)[0]
     assert found == pytest.approx(simulated(work, latency, ctas, sms, residents), rel=1e-6)
@@ -66,7 +68,7 @@ def test_ctas_that_are_alike_run_in_waves_whose_latencies_nothing_hides(ctas, sm
 
 def test_dram_idles_at_both_ends_and_at_the_first_change_of_waves():
     def paced(ctas):
-        grid = Ctas(np.array([ctas]), np.zeros(1, dtype=np.int64), np.ones(1), 10, np.array([1.0]), False)
+        grid = Ctas(np.array([ctas]), np.zeros(1, dtype=np.int64), np.ones(1), 10, np.array([1.0]), False, NONE)
         memory, none = np.array([100.0 * ctas]), np.zeros(1)
         return steps.seconds_with_memory(memory, none, np.array([7.0]), none, grid)[0]
 
@@ -74,7 +76,7 @@ def test_dram_idles_at_both_ends_and_at_the_first_change_of_waves():
 
 
 def test_the_last_wave_takes_a_ctas_own_time_however_few_they_are():
-    grid = Ctas(np.array([11.0]), np.zeros(1, dtype=np.int64), np.ones(1), 10, np.array([1.0]), False)
+    grid = Ctas(np.array([11.0]), np.zeros(1, dtype=np.int64), np.ones(1), 10, np.array([1.0]), False, NONE)
     work, life, waits = np.array([30.0]), np.array([2.0]), np.array([5.0])
     found = steps.seconds_with_memory(np.array([110.0]), work, life, waits, grid)[0]
     assert found == pytest.approx(100.0 + 2 * 2.0 + 35.0)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from attncast.hwmodels import load_gpu
 from attncast.simulator.waiting import Compiled, Ctas, span_cycles
 
+NONE = np.zeros(1, dtype=np.bool_)
+
 
 def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
     """Like CTAs over SMs: each works in small pieces on its SM's one pipe, and waits in between for the rest of its chain."""
@@ -41,7 +43,7 @@ def simulated(work: float, chain: float, ctas: int, sms: int, residents: int) ->
 
 def span(work: float, chain: float, ctas: int, sms: int, residents: int) -> float:
     one = (np.array([value]) for value in (work, chain, 0.0))
-    grid = Ctas(np.array([float(ctas)]), np.array([0]), np.ones(1), sms, np.array([float(residents)]), False)
+    grid = Ctas(np.array([float(ctas)]), np.array([0]), np.ones(1), sms, np.array([float(residents)]), False, NONE)
     found = span_cycles(*one, grid, True)
     return float(found[0])
 
