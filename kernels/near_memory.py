@@ -3,7 +3,8 @@
 A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
 Guide, local memory). What is stored goes through to the L2 as well (the L1 of Accel-Sim, ISCA 2020). Which line gives way to
 another is not documented; here one at random. Whatever misses takes the L2's latency and passes the SM's port, and no more is
-under way than that latency holds. All SMs together get no more than the L2 gives: each its share, if not at once.
+under way than that latency holds. CTAs that are alike start together on all SMs and ask for their tiles at the same time: an SM
+gets no more than its share of what the L2 gives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from ..hwmodels import GPU
 
 LINE_BYTES = 128
 PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
-PORT_CYCLES = 4.0 * LINE_BYTES / PORT_BYTES  # of one scheduler's share
 # KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities). How much of it is shared is
 # the driver's choice unless a program asks; Triton asks for the most from 48 KiB of a CTA on (its driver.c). The same is taken
 # below, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
@@ -46,8 +46,8 @@ class Traffic:
 
     def __init__(self, memory: NearMemory) -> None:
         self._latency = memory.l2_cycles
-        self._share_cycles = 4.0 * LINE_BYTES / memory.l2_bytes_per_clock
-        self._free = self._due = 0.0  # the port, and the SM's share of the L2
+        self._line_cycles = 4.0 * LINE_BYTES / min(PORT_BYTES, memory.l2_bytes_per_clock)  # of one scheduler's share
+        self._free = 0.0
         self._lines = max(1, memory.l1_bytes // LINE_BYTES // 4)
         self._held: dict[Hashable, int] = {}
         self._order: list[Hashable] = []
@@ -68,16 +68,17 @@ class Traffic:
         self._touch(line)
         self._ask(now)
 
-    def stream(self, now: float, lines: int) -> None:
-        """Lines of global memory that nobody asks for again."""
+    def stream(self, now: float, lines: int) -> float:
+        """Lines of global memory that nobody asks for again; the cycle at which they have passed, latency apart."""
+        passed = now
         for _ in range(lines):
             self._streamed += 1
             self._touch(("global", self._streamed))
-            self._ask(now)
+            passed = self._ask(now)
+        return passed
 
     def _ask(self, now: float) -> float:
-        self._due += self._share_cycles
-        self._free = max(self._free + PORT_CYCLES, now + PORT_CYCLES, self._due)
+        self._free = max(self._free, now) + self._line_cycles
         return self._free
 
     def _touch(self, line: Hashable) -> bool:

@@ -3,8 +3,8 @@
 Since Volta each instruction carries what the hardware needs to issue it: cycles to stall after it, the scoreboard that its
 result or its operands release, and those that it waits for (Z. Jia et al., arXiv 1804.06826, section 2). ``nvdisasm -hex``
 prints them. A walk issues the instructions of some warps of one scheduler in order, each when its stall, its scoreboards and
-its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from global memory
-take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
+its pipe allow; the warps of a CTA meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from
+global memory take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
 
 This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting):
 
@@ -15,8 +15,9 @@ This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -123,6 +124,11 @@ def steps(text: str) -> tuple[list[Step], dict[str, int]]:
 def loops(code: Sequence[Step], labels: dict[str, int]) -> list[list[Step]]:
     """Bodies of the innermost loops that take an exponential, in the order of the code; branches forward that are always
     taken are followed, others are not."""
+    return [_straight(code, labels, start, end) for start, end in _spans(code, labels)]
+
+
+def _spans(code: Sequence[Step], labels: dict[str, int]) -> list[tuple[int, int]]:
+    """First and last instruction of each of ``loops``."""
     spans = []
     for end, step in enumerate(code):
         start = _target(step, labels)
@@ -132,8 +138,28 @@ def loops(code: Sequence[Step], labels: dict[str, int]) -> list[list[Step]]:
             and any(inner.opcode.startswith("MUFU") for inner in code[start : end + 1])
         ):
             spans.append((start, end))
-    inner_most = [(a, b) for a, b in sorted(spans) if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
-    return [_straight(code, labels, start, end) for start, end in inner_most]
+    return [(a, b) for a, b in sorted(spans) if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
+
+
+def outside(code: Sequence[Step], labels: dict[str, int], loop: int) -> list[Step]:
+    """What a CTA runs before and after the turns of a loop of ``loops``, without other loops with matrix products."""
+    spans = _spans(code, labels)
+    start, end = spans[loop]
+    others = [span for span in spans if span != (start, end) and _multiplies(code[span[0] : span[1] + 1])]
+    found, at = [], 0
+    while at < len(code):
+        if at == start:
+            at = end + 1
+            continue
+        step = code[at]
+        found.append(step)
+        if step.opcode == "EXIT" and not step.text.startswith("@"):
+            break
+        target = _target(step, labels)
+        ahead = target is not None and target > at
+        left_out = ahead and any(at < first and last < target <= start for first, last in others)
+        at = target if ahead and (_always(step) or left_out) else at + 1
+    return found
 
 
 def _target(step: Step, labels: dict[str, int]) -> int | None:
@@ -147,9 +173,17 @@ def _straight(code: Sequence[Step], labels: dict[str, int], start: int, end: int
         step = code[at]
         found.append(step)
         target = _target(step, labels)
-        always = not step.text.startswith("@") and " UP" not in step.text
-        at = target if target is not None and always and target > at else at + 1
+        at = target if target is not None and _always(step) and target > at else at + 1
     return found
+
+
+def _always(step: Step) -> bool:
+    """Whether a branch is taken whatever the predicates."""
+    return not step.text.startswith("@") and " UP" not in step.text and "!UP" not in step.text
+
+
+def _multiplies(body: Sequence[Step]) -> bool:
+    return any("MMA" in step.opcode.split(".")[0] for step in body)
 
 
 def turn_cycles(
@@ -160,8 +194,9 @@ def turn_cycles(
     memory: NearMemory | None = None,
     conflicts: Mapping[Access, float] | None = None,
     repeated: Sequence[bool] = (),
+    residents: int = 1,
 ) -> float:
-    """Cycles of a turn of a loop for ``warps`` warps of one scheduler.
+    """Cycles of a turn of a loop for ``warps`` warps of one scheduler in each of ``residents`` CTAs.
 
     Args:
         body: its instructions. global_cycles: until a load from global memory is there. arch: whose pipes.
@@ -169,9 +204,38 @@ def turn_cycles(
         conflicts: wavefronts of a warp's access to shared memory, where bank conflicts make them more than its bytes do.
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
 
-    Warps start together and are kept so by the loop's barriers.
+    Warps start together; those of a CTA are kept so by the loop's barriers.
     """
-    turns = 3
+    ends = _turn_ends(body, warps, 3, global_cycles, arch, memory, conflicts, repeated, residents)
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def once_cycles(
+    body: Sequence[Step],
+    warps: int,
+    arch: str = "sm_90",
+    memory: NearMemory | None = None,
+    conflicts: Mapping[Access, float] | None = None,
+    residents: int = 1,
+) -> float:
+    """Cycles of instructions that run once, as ``turn_cycles`` has it; the L1 holds nothing before."""
+    (end,) = _turn_ends(body, warps, 1, 0, arch, memory, conflicts, (), residents)
+    return end
+
+
+def _turn_ends(
+    body: Sequence[Step],
+    warps: int,
+    turns: int,
+    global_cycles: int,
+    arch: str,
+    memory: NearMemory | None,
+    conflicts: Mapping[Access, float] | None,
+    repeated: Sequence[bool],
+    residents: int,
+) -> list[float]:
+    """Cycle at which the last warp ends each turn."""
+    per_cta, warps = warps, warps * residents
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
     for index, again in zip(loads, repeated, strict=True) if len(loads) == len(repeated) else ():
@@ -217,17 +281,19 @@ def turn_cycles(
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
-            ends[turn[warp]] = now
+            ends[turn[warp]] = max(ends[turn[warp]], now)
             turn[warp] += 1
         if step.opcode.startswith("BAR"):
             ready[warp] = max(ready[warp], now + BARRIER_CYCLES)
             waiting.add(warp)
-            if all(other in waiting or turn[other] >= turns for other in range(warps)):
-                met = max(ready[other] for other in waiting)
-                for other in waiting:
+            first = warp - warp % per_cta
+            beside = range(first, first + per_cta)
+            if all(other in waiting or turn[other] >= turns for other in beside):
+                met = max(ready[other] for other in waiting.intersection(beside))
+                for other in waiting.intersection(beside):
                     ready[other] = met
-                waiting.clear()
-    return (ends[-1] - ends[0]) / (turns - 1)
+                waiting.difference_update(beside)
+    return ends
 
 
 def _lines(step: Step) -> list[tuple[str, int]] | None:
@@ -251,7 +317,7 @@ def _move(traffic: Traffic, step: Step, now: float, lines: Sequence[tuple[int, s
         for line in lines:
             traffic.store(now, line)
     else:
-        traffic.stream(now, len(lines))
+        return traffic.stream(now, len(lines))
     return now
 
 
@@ -311,7 +377,7 @@ class _Refused(click.ClickException):
     "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for what its addresses cost."
 )
 def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
-    """Figures of a loop for ``compiled`` in a kernel profile, from the output of nvdisasm -hex -c."""
+    """Figures of a kernel for ``compiled`` in a profile: of a loop and of what lies around it, from nvdisasm -hex -c."""
     try:
         lines = _figures(text, gpu, loop, warps, residents, ptx)
     except InputError as error:
@@ -321,20 +387,26 @@ def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path 
 
 def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> list[str]:
     model = load_gpu(gpu)
-    memory = NearMemory.of(model)
-    bodies = loops(*steps(text.read_text(encoding="utf-8", errors="replace")))
+    memory, arch = NearMemory.of(model), model.arch
+    code, labels = steps(text.read_text(encoding="utf-8", errors="replace"))
+    bodies = loops(code, labels)
     if not 0 <= loop < len(bodies):
         raise InputError(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
     text_of_ptx = ptx.read_text(encoding="utf-8", errors="replace") if ptx else ""
     conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
     repeated = repeated_loads(text_of_ptx, loop) if ptx else []
-    lines = []
-    for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop]))):
-        if body:
-            each = max(1, warps // SCHEDULERS)
-            alone = turn_cycles(body, each, 0, model.arch, memory, conflicts, repeated)
-            together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts, repeated) / residents
-            lines.append(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
+    each = max(1, warps // SCHEDULERS)
+
+    def pair(name: str, cycles: Callable[[int], float]) -> str:
+        alone, together = cycles(1), cycles(residents) / residents
+        return f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}"
+
+    lines = [
+        pair(name, partial(turn_cycles, body, each, 0, arch, memory, conflicts, repeated))
+        for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop])))
+        if body
+    ]
+    lines.append(pair("end_", partial(once_cycles, outside(code, labels, loop), each, arch, memory, conflicts)))
     return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 

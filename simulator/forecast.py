@@ -110,7 +110,8 @@ def forecast(
     if tile.first_saves is not None:
         work = chain = work - flat(tile.first_saves) * (c.visited > 0)
     if tile.chain is not None:
-        chain = cycles_of(*tile.chain)
+        chain = cycles_of(*tile.chain) + flat(profile.overlap * c.end_cycles)
+        work = work + flat(profile.overlap * c.end_work_cycles)
         if not c.in_flight.all():
             fitting = np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape))
             if profile.chain == "pipes":

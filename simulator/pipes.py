@@ -35,6 +35,7 @@ from .tiles import Floats
 
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
+ASYNC_ROWS = 64  # fewest of wgmma, and of tcgen05 in Triton; tiles of fewer run on mma.sync, whose time a walk holds
 LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
 COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
@@ -191,7 +192,8 @@ def _chained(
         return np.where(told, counted, np.maximum.reduce([units, *found.values()]))
 
     def alone(found: dict[str, Floats]) -> Floats:
-        products = found["tensor"] if profile.products.operands == "async" else 0.0
+        apart = (profile.products.operands == "async") & (tile.rows >= ASYNC_ROWS)
+        products = np.where(apart, found["tensor"], 0.0)
         counted = profile.overlap * tile.cycles + products
         busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
         return np.maximum(busy + waits, arrival)

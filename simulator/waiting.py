@@ -38,7 +38,7 @@ class Compiled:
             its stall count and the scoreboards that it waits for; with spilled registers and the bandwidth of loads, without
             waits for loads and asynchronous products.
         work_cycles: the same of each CTA where an SM is full of them, over their number. test_cycles, test_work_cycles: both
-            for a tile that is looked at and left.
+            for a tile that is looked at and left. end_cycles, end_work_cycles: both before the first KV tile and after the last.
         waits: loads of keys, values and of where they lie that the walk waits for one after the other in a KV tile.
             ahead: KV tiles by which asynchronous loads run ahead, so that ``ahead`` tiles take no less than one memory latency.
     """
@@ -51,6 +51,8 @@ class Compiled:
     work_cycles: int = 0
     test_cycles: int = 0
     test_work_cycles: int = 0
+    end_cycles: int = 0
+    end_work_cycles: int = 0
     waits: float = 0.0
     ahead: int = 0
 
