@@ -33,12 +33,15 @@ class NearMemory:
     l2_bytes_per_clock: float
 
     @classmethod
-    def of(cls, gpu: GPU) -> NearMemory:
-        """That of a GPU's SM beside the most shared memory. Raises InputError where its architecture's sizes are not known."""
+    def of(cls, gpu: GPU, ctas: int = 1) -> NearMemory:
+        """What one of ``ctas`` CTAs has of an SM's L1 beside the most shared memory, and all that the L2 gives the SM.
+
+        Raises InputError where the sizes of its architecture are not known.
+        """
         if gpu.arch not in _MEMORY_KIB:
             raise InputError(f"no sizes of the L1 of {gpu.arch} ({gpu.key}): expected one of {', '.join(_MEMORY_KIB)}")
         share = gpu.l2_bandwidth_bytes_s / gpu.sms / gpu.clock_hz
-        return cls(_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm, gpu.l2_latency_s * gpu.clock_hz, share)
+        return cls((_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm) // ctas, gpu.l2_latency_s * gpu.clock_hz, share)
 
 
 class Traffic:
@@ -48,6 +51,7 @@ class Traffic:
         self._latency = memory.l2_cycles
         self._line_cycles = 4.0 * LINE_BYTES / min(PORT_BYTES, memory.l2_bytes_per_clock)  # of one scheduler's share
         self._free = 0.0
+        self.busy = 0.0  # cycles that its lines have taken
         self._lines = max(1, memory.l1_bytes // LINE_BYTES // 4)
         self._held: dict[Hashable, int] = {}
         self._order: list[Hashable] = []
@@ -79,6 +83,7 @@ class Traffic:
 
     def _ask(self, now: float) -> float:
         self._free = max(self._free, now) + self._line_cycles
+        self.busy += self._line_cycles
         return self._free
 
     def _touch(self, line: Hashable) -> bool:

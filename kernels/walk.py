@@ -3,7 +3,7 @@
 Since Volta each instruction carries what the hardware needs to issue it: cycles to stall after it, the scoreboard that its
 result or its operands release, and those that it waits for (Z. Jia et al., arXiv 1804.06826, section 2). ``nvdisasm -hex``
 prints them. A walk issues the instructions of some warps of one scheduler in order, each when its stall, its scoreboards and
-its pipe allow; the warps of a CTA meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from
+its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from
 global memory take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
 
 This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting):
@@ -15,7 +15,8 @@ This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from .near_memory import NearMemory, Traffic
 SCHEDULERS = 4  # of an SM
 SCOREBOARDS = 6
 NO_SCOREBOARD = 7
-BARRIER_CYCLES = 20
+BARRIER_CYCLES, BARRIER_WARP_CYCLES = 21, 2  # and for each warp of the CTA: measured on A100 and B300 (see their files)
 OPERANDS_READ = 10  # until a store has read its registers
 L1_CYCLES = 40  # until a load is there that the L1 has
 WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
@@ -49,7 +50,8 @@ _COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
     ("I2F", "F2I", "POPC", "FLO"): (20, "convert", 8),
     ("S2R", "S2UR"): (30, "", 0),
     ("LDC", "LDCU"): (40, "", 0),
-    ("R2UR", "VOTE", "VOTEU", "REDUX", "CREDUX"): (15, "", 0),
+    ("R2UR", "VOTE", "VOTEU"): (15, "", 0),
+    ("REDUX", "CREDUX"): (15, "convert", 8),
     ("LDTM", "STTM"): (60, "", 8),
     ("FFMA", "FMUL", "FADD"): (0, "fma", 1),
     ("IMAD", "VIADD"): (0, "fma", 2),
@@ -186,6 +188,19 @@ def _multiplies(body: Sequence[Step]) -> bool:
     return any("MMA" in step.opcode.split(".")[0] for step in body)
 
 
+@dataclass(frozen=True)
+class Walked:
+    """A walk: ``cycles`` of a CTA alone, and of those ``busy`` ones in which its busiest pipe has work."""
+
+    cycles: float
+    busy: float
+
+    def beside(self, residents: int) -> float:
+        """Cycles of each of so many CTAs that share an SM: n jobs that take turns on the pipes, S in all and M on the busiest,
+        need (S + (n - 1) M) / n each at most, the balanced job bound of queueing networks (see simulator.pipes)."""
+        return (self.cycles + (residents - 1) * self.busy) / residents
+
+
 def turn_cycles(
     body: Sequence[Step],
     warps: int,
@@ -194,48 +209,32 @@ def turn_cycles(
     memory: NearMemory | None = None,
     conflicts: Mapping[Access, float] | None = None,
     repeated: Sequence[bool] = (),
-    residents: int = 1,
 ) -> float:
-    """Cycles of a turn of a loop for ``warps`` warps of one scheduler in each of ``residents`` CTAs.
+    """Cycles of a turn of a loop (see ``walked``), without what comes before a first one is done."""
+    return walked(body, warps, global_cycles, arch, memory, conflicts, repeated).cycles
+
+
+def walked(
+    body: Sequence[Step],
+    warps: int,
+    global_cycles: int = 0,
+    arch: str = "sm_90",
+    memory: NearMemory | None = None,
+    conflicts: Mapping[Access, float] | None = None,
+    repeated: Sequence[bool] = (),
+    turns: int = 3,
+) -> Walked:
+    """A turn of a loop for ``warps`` warps of one scheduler, all of one CTA.
 
     Args:
         body: its instructions. global_cycles: until a load from global memory is there. arch: whose pipes.
         memory: where spilled registers are and loads come from; an L1 that holds all, without limit, where None.
         conflicts: wavefronts of a warp's access to shared memory, where bank conflicts make them more than its bytes do.
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
+        turns: after which the walk ends; the mean of all but the first counts, or 1: what runs once, with nothing in the L1.
 
-    Warps start together; those of a CTA are kept so by the loop's barriers.
+    Warps start together and are kept so by the loop's barriers.
     """
-    ends = _turn_ends(body, warps, 3, global_cycles, arch, memory, conflicts, repeated, residents)
-    return (ends[-1] - ends[0]) / (len(ends) - 1)
-
-
-def once_cycles(
-    body: Sequence[Step],
-    warps: int,
-    arch: str = "sm_90",
-    memory: NearMemory | None = None,
-    conflicts: Mapping[Access, float] | None = None,
-    residents: int = 1,
-) -> float:
-    """Cycles of instructions that run once, as ``turn_cycles`` has it; the L1 holds nothing before."""
-    (end,) = _turn_ends(body, warps, 1, 0, arch, memory, conflicts, (), residents)
-    return end
-
-
-def _turn_ends(
-    body: Sequence[Step],
-    warps: int,
-    turns: int,
-    global_cycles: int,
-    arch: str,
-    memory: NearMemory | None,
-    conflicts: Mapping[Access, float] | None,
-    repeated: Sequence[bool],
-    residents: int,
-) -> list[float]:
-    """Cycle at which the last warp ends each turn."""
-    per_cta, warps = warps, warps * residents
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
     for index, again in zip(loads, repeated, strict=True) if len(loads) == len(repeated) else ():
@@ -247,6 +246,7 @@ def _turn_ends(
     boards = [[0.0] * SCOREBOARDS for _ in range(warps)]
     copied = [0.0] * warps  # when a warp's asynchronous copies are there
     pipes: dict[str, float] = {}
+    busy: dict[str, float] = defaultdict(float)
     waiting: set[int] = set()
     ends = [0.0] * turns  # when the last warp ends each turn
     clock = 0.0
@@ -272,8 +272,10 @@ def _turn_ends(
             copied[warp] = max(copied[warp], there)
         elif step.opcode == "LDGDEPBAR":
             there = max(there, copied[warp])
+        busy["issue"] += 1
         if pipe:
             pipes[pipe] = now + occupied
+            busy[pipe] += occupied
         if step.writes != NO_SCOREBOARD:
             boards[warp][step.writes] = there
         if step.reads != NO_SCOREBOARD:
@@ -284,16 +286,16 @@ def _turn_ends(
             ends[turn[warp]] = max(ends[turn[warp]], now)
             turn[warp] += 1
         if step.opcode.startswith("BAR"):
-            ready[warp] = max(ready[warp], now + BARRIER_CYCLES)
+            ready[warp] = max(ready[warp], now + BARRIER_CYCLES + BARRIER_WARP_CYCLES * SCHEDULERS * warps)
             waiting.add(warp)
-            first = warp - warp % per_cta
-            beside = range(first, first + per_cta)
-            if all(other in waiting or turn[other] >= turns for other in beside):
-                met = max(ready[other] for other in waiting.intersection(beside))
-                for other in waiting.intersection(beside):
+            if all(other in waiting or turn[other] >= turns for other in range(warps)):
+                met = max(ready[other] for other in waiting)
+                for other in waiting:
                     ready[other] = met
-                waiting.difference_update(beside)
-    return ends
+                waiting.clear()
+    busy["port"] = traffic.busy if traffic else 0.0
+    cycles = (ends[-1] - ends[0]) / (turns - 1) if turns > 1 else ends[0]
+    return Walked(cycles, max(busy.values()) / turns)
 
 
 def _lines(step: Step) -> list[tuple[str, int]] | None:
@@ -387,7 +389,7 @@ def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path 
 
 def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> list[str]:
     model = load_gpu(gpu)
-    memory, arch = NearMemory.of(model), model.arch
+    memory, arch = NearMemory.of(model, residents), model.arch
     code, labels = steps(text.read_text(encoding="utf-8", errors="replace"))
     bodies = loops(code, labels)
     if not 0 <= loop < len(bodies):
@@ -395,18 +397,16 @@ def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: P
     text_of_ptx = ptx.read_text(encoding="utf-8", errors="replace") if ptx else ""
     conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
     repeated = repeated_loads(text_of_ptx, loop) if ptx else []
-    each = max(1, warps // SCHEDULERS)
+    walk = partial(walked, arch=arch, memory=memory, conflicts=conflicts)
 
-    def pair(name: str, cycles: Callable[[int], float]) -> str:
-        alone, together = cycles(1), cycles(residents) / residents
-        return f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}"
+    def pair(name: str, body: Sequence[Step], repeated: Sequence[bool], turns: int) -> str:
+        found = walk(body, max(1, warps // SCHEDULERS), repeated=repeated, turns=turns)
+        return f"{name}cycles = {found.cycles:.0f}, {name}work_cycles = {found.beside(residents):.0f}"
 
-    lines = [
-        pair(name, partial(turn_cycles, body, each, 0, arch, memory, conflicts, repeated))
-        for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop])))
-        if body
-    ]
-    lines.append(pair("end_", partial(once_cycles, outside(code, labels, loop), each, arch, memory, conflicts)))
+    lines = [pair("", bodies[loop], repeated, 3)]
+    if skipped := skipped_turn(bodies[loop]):
+        lines.append(pair("test_", skipped, (), 3))
+    lines.append(pair("end_", outside(code, labels, loop), (), 1))
     return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 
