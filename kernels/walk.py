@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..hwmodels import load_gpu
 from .conflicts import Access, access_of, repeated_loads, wavefronts
 from .near_memory import NearMemory, Traffic
+from .straight import Step, loops, outside, skipped_turn, steps
 
 SCHEDULERS = 4  # of an SM
 SCOREBOARDS = 6
@@ -74,118 +75,8 @@ _OWN_COST_OF = {
     arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
 }
 _WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
-_LABEL = re.compile(r"\s*(\.L_\w+):")
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);\s+/\* 0x[0-9a-f]+ \*/")
-_CONTROL = re.compile(r"/\* 0x([0-9a-f]+) \*/")
-_TARGET = re.compile(r"`\((\.L_\w+)\)")
 _DRAINED = re.compile(r"DEPBAR\.LE SB(\d), 0x0$")  # all copies that were told to this scoreboard are there
 _ADDRESS = re.compile(r"\[(\w+)?\+?(?:0x([0-9a-f]+))?\]")
-
-
-@dataclass(frozen=True)
-class Step:
-    """An instruction and how it is issued.
-
-    Attributes:
-        text: as disassembled. stall: cycles until the next may be issued. writes, reads: scoreboards that its result and its
-            operands release (7: none). waits: bits of those that it waits for.
-    """
-
-    text: str
-    stall: int
-    writes: int
-    reads: int
-    waits: int
-
-    @property
-    def opcode(self) -> str:
-        """With its modifiers, without its predicate."""
-        return re.sub(r"^@!?U?P\w+\s+", "", self.text).split()[0]
-
-
-def steps(text: str) -> tuple[list[Step], dict[str, int]]:
-    """Instructions of ``nvdisasm -hex -c``, and where each label stands.
-
-    Raises:
-        InputError: there are none with their encodings.
-    """
-    found: list[Step] = []
-    labels: dict[str, int] = {}
-    lines = text.splitlines()
-    for line, below in zip(lines, [*lines[1:], ""], strict=True):
-        if label := _LABEL.match(line):
-            labels[label[1]] = len(found)
-        elif (instruction := _INSTRUCTION.search(line)) and (control := _CONTROL.search(below)):
-            bits = int(control[1], 16) >> 41  # bits 105 to 121 of the encoding
-            found.append(Step(instruction[1].strip(), bits & 15, bits >> 5 & 7, bits >> 8 & 7, bits >> 11 & 63))
-    if not found:
-        raise InputError("no instruction with its encoding: expected the output of nvdisasm -hex -c")
-    return found, labels
-
-
-def loops(code: Sequence[Step], labels: dict[str, int]) -> list[list[Step]]:
-    """Bodies of the innermost loops that take an exponential, in the order of the code; branches forward that are always
-    taken are followed, others are not."""
-    return [_straight(code, labels, start, end) for start, end in _spans(code, labels)]
-
-
-def _spans(code: Sequence[Step], labels: dict[str, int]) -> list[tuple[int, int]]:
-    """First and last instruction of each of ``loops``."""
-    spans = []
-    for end, step in enumerate(code):
-        start = _target(step, labels)
-        if (
-            start is not None
-            and start <= end
-            and any(inner.opcode.startswith("MUFU") for inner in code[start : end + 1])
-        ):
-            spans.append((start, end))
-    return [(a, b) for a, b in sorted(spans) if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
-
-
-def outside(code: Sequence[Step], labels: dict[str, int], loop: int) -> list[Step]:
-    """What a CTA runs before and after the turns of a loop of ``loops``, without other loops with matrix products."""
-    spans = _spans(code, labels)
-    start, end = spans[loop]
-    others = [span for span in spans if span != (start, end) and _multiplies(code[span[0] : span[1] + 1])]
-    found, at = [], 0
-    while at < len(code):
-        if at == start:
-            at = end + 1
-            continue
-        step = code[at]
-        found.append(step)
-        if step.opcode == "EXIT" and not step.text.startswith("@"):
-            break
-        target = _target(step, labels)
-        ahead = target is not None and target > at
-        left_out = ahead and any(at < first and last < target <= start for first, last in others)
-        at = target if ahead and (_always(step) or left_out) else at + 1
-    return found
-
-
-def _target(step: Step, labels: dict[str, int]) -> int | None:
-    name = _TARGET.search(step.text) if "BRA" in step.opcode else None
-    return labels.get(name[1]) if name else None
-
-
-def _straight(code: Sequence[Step], labels: dict[str, int], start: int, end: int) -> list[Step]:
-    found, at = [], start
-    while at <= end:
-        step = code[at]
-        found.append(step)
-        target = _target(step, labels)
-        at = target if target is not None and _always(step) and target > at else at + 1
-    return found
-
-
-def _always(step: Step) -> bool:
-    """Whether a branch is taken whatever the predicates."""
-    return not step.text.startswith("@") and " UP" not in step.text and "!UP" not in step.text
-
-
-def _multiplies(body: Sequence[Step]) -> bool:
-    return any("MMA" in step.opcode.split(".")[0] for step in body)
 
 
 @dataclass(frozen=True)
@@ -349,22 +240,6 @@ def serial_loads(body: Sequence[Step], repeated: Sequence[bool] = ()) -> float:
     return (turn_cycles(body, 1, FAR, repeated=repeated) - turn_cycles(body, 1, repeated=repeated)) / FAR
 
 
-def skipped_turn(body: Sequence[Step]) -> list[Step]:
-    """The part of a turn that finds a tile to lie outside a window: up to the branch that leaves it before its products.
-
-    Empty where nothing leaves it.
-    """
-    products = [index for index, step in enumerate(body) if "MMA" in step.opcode.split(".")[0]]
-    if not products:
-        return []
-    leaving = [index for index in range(products[0]) if _leaves(body[index])]
-    return [*body[: leaving[-1] + 1], body[-1]] if leaving else []
-
-
-def _leaves(step: Step) -> bool:
-    return step.opcode.startswith("BRA") and step.text.startswith("@")
-
-
 class _Refused(click.ClickException):
     exit_code = 2
 
@@ -406,7 +281,8 @@ def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: P
     lines = [pair("", bodies[loop], repeated, 3)]
     if skipped := skipped_turn(bodies[loop]):
         lines.append(pair("test_", skipped, (), 3))
-    lines.append(pair("end_", outside(code, labels, loop), (), 1))
+    if around := outside(code, labels, loop):
+        lines.append(pair("end_", around, (), 1))
     return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
 from attncast.kernels.near_memory import NearMemory
-from attncast.kernels.walk import loops, main, serial_loads, skipped_turn, steps, turn_cycles
+from attncast.kernels.straight import loops, outside, skipped_turn, steps
+from attncast.kernels.walk import Walked, main, serial_loads, turn_cycles, walked
 
 
 def line(text: str, stall: int = 1, writes: int = 7, reads: int = 7, waits: int = 0) -> str:
