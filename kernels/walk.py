@@ -4,7 +4,8 @@ Since Volta each instruction carries what the hardware needs to issue it: cycles
 result or its operands release, and those that it waits for (Z. Jia et al., arXiv 1804.06826, section 2). ``nvdisasm -hex``
 prints them. A walk issues the instructions of some warps of one scheduler in order, each when its stall, its scoreboards and
 its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from
-global memory take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
+global memory take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies take no time here, and
+asynchronous products none but what a wait for them takes at least.
 
 This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting):
 
@@ -74,6 +75,10 @@ _COST_OF = {opcode: cost for opcodes, cost in _COSTS.items() for opcode in opcod
 _OWN_COST_OF = {
     arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
 }
+# A wait for tcgen05's products: what a single one takes beyond its pipe's time (200 cycles for 128 columns, 64 of
+# them there: SemiAnalysis B200 microbenchmarks, github.com/SemiAnalysisAI/microbench-blackwell at 9a068d8).
+PRODUCT_CYCLES = 136
+_TCGEN05 = ("sm_100", "sm_103")
 _WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
 _DRAINED = re.compile(r"DEPBAR\.LE SB(\d), 0x0$")  # all copies that were told to this scoreboard are there
 _ADDRESS = re.compile(r"\[(\w+)?\+?(?:0x([0-9a-f]+))?\]")
@@ -226,6 +231,8 @@ def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, 
         occupied = WAVEFRONT_CYCLES * _words(modifiers)
     if opcode in ("LDG", "LDGSTS"):
         latency = global_cycles
+    if opcode == "SYNCS" and "PHASECHK" in modifiers and arch in _TCGEN05:
+        latency = PRODUCT_CYCLES
     access = access_of(step.opcode)
     if access in conflicts:
         return latency, pipe, max(occupied, WAVEFRONT_CYCLES * conflicts[access])
