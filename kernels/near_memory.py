@@ -41,7 +41,9 @@ class NearMemory:
         if gpu.arch not in _MEMORY_KIB:
             raise InputError(f"no sizes of the L1 of {gpu.arch} ({gpu.key}): expected one of {', '.join(_MEMORY_KIB)}")
         share = gpu.l2_bandwidth_bytes_s / gpu.sms / gpu.clock_hz
-        return cls((_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm) // ctas, gpu.l2_latency_s * gpu.clock_hz, share)
+        return cls(
+            (_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm) // ctas, gpu.l2_latency_s * gpu.clock_hz, share
+        )
 
 
 class Traffic:

@@ -179,7 +179,7 @@ def walked(
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
-            ends[turn[warp]] = max(ends[turn[warp]], now)
+            ends[turn[warp]] = max(ends[turn[warp]], ready[warp])
             turn[warp] += 1
         if step.opcode.startswith("BAR"):
             ready[warp] = max(ready[warp], now + BARRIER_CYCLES + BARRIER_WARP_CYCLES * SCHEDULERS * warps)

@@ -144,7 +144,10 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         (OWN + "in_flight = true", "in_flight is True, expected a whole number"),
         (OWN + "permute = 1", "permute is 1, expected true or false"),
         (OWN + "title = 1", "title is 1, expected text in quotes"),
-        (OWN + 'order = "longest"', "unknown order in kernel file .*'longest': expected one of launch, longest-first"),
+        (
+            OWN + 'order = "longest"',
+            "unknown order in kernel file .*'longest': expected one of by-tile, launch, longest-first",
+        ),
         (OWN + 'splitting.rule = "wave"', "did you mean 'waves'"),
         (OWN + 'cascade = "flash_attention2"', "unknown cascade .*did you mean 'flash_attention_2'"),
         (OWN + 'serving.decode_kernel = "xqb"', "unknown serving.decode_kernel .*did you mean 'xqa'"),
