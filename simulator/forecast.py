@@ -310,4 +310,5 @@ def _loading(
     from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), prompts)
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
-    return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
+    resident = np.where(decodes, 0.0, c.in_flight)  # what a decoding SM's CTAs take together was walked
+    return replace(shape, tests=c.tests, latency_s=latency_s, resident=resident, **compiled)

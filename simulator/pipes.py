@@ -186,15 +186,20 @@ def _chained(
         waits = waits + np.where(told, tile.waits, LOADS_WAITED) * trip
         arrival = np.where(tile.ahead > 0, trip / np.maximum(tile.ahead, 1.0), 0.0)
 
+    apart = (profile.products.operands == "async") & (tile.rows >= ASYNC_ROWS)
+
+    def products(found: dict[str, Floats]) -> Floats:
+        return np.where(apart, found["tensor"], 0.0)
+
     def work(found: dict[str, Floats]) -> Floats:
         units = np.maximum.reduce([found["tensor"], found["exp"], found["smem"], l2])
-        counted = np.maximum(units, profile.overlap * tile.work_cycles)
+        # What nobody works at meanwhile is a delay of the bound that work_cycles is.
+        idle = np.where(tile.resident > 0, (products(found) + waits) / np.maximum(tile.resident, 1.0), 0.0)
+        counted = np.maximum(units, profile.overlap * tile.work_cycles + idle)
         return np.where(told, counted, np.maximum.reduce([units, *found.values()]))
 
     def alone(found: dict[str, Floats]) -> Floats:
-        apart = (profile.products.operands == "async") & (tile.rows >= ASYNC_ROWS)
-        products = np.where(apart, found["tensor"], 0.0)
-        counted = profile.overlap * tile.cycles + products
+        counted = profile.overlap * tile.cycles + products(found)
         busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
         return np.maximum(busy + waits, arrival)
 
