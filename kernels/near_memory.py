@@ -1,15 +1,14 @@
 """What spilled registers and global loads meet on an SM: an L1 beside the shared memory, and its share of the L2's bandwidth.
 
 A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
-Guide, local memory). What is stored goes through to the L2 as well (the L1 of Accel-Sim, ISCA 2020). Which line gives way to
-another is not documented; here one at random. Whatever misses takes the L2's latency and passes the SM's port, and no more is
-under way than that latency holds. CTAs that are alike start together on all SMs and ask for their tiles at the same time: an SM
-gets no more than its share of what the L2 gives.
+Guide, local memory). What is stored goes through to the L2 as well, and the line that was longest not asked for gives way (the
+L1 of Accel-Sim, ISCA 2020, in its tested configurations from SM7_QV100 to SM86_RTX3070). Whatever misses takes the L2's latency
+and passes the SM's port, and no more is under way than that latency holds. CTAs that are alike start together on all SMs and ask
+for their tiles at the same time: an SM gets no more than its share of what the L2 gives.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -55,9 +54,7 @@ class Traffic:
         self._free = 0.0
         self.busy = 0.0  # cycles that its lines have taken
         self._lines = max(1, memory.l1_bytes // LINE_BYTES // 4)
-        self._held: dict[Hashable, int] = {}
-        self._order: list[Hashable] = []
-        self._random = random.Random(0)
+        self._held: dict[Hashable, bool] = {}  # the one that was longest not asked for first
         self._streamed = 0
 
     @property
@@ -90,13 +87,8 @@ class Traffic:
 
     def _touch(self, line: Hashable) -> bool:
         """Whether the L1 had a line; it has it from now on."""
-        if line in self._held:
-            return True
-        if len(self._order) < self._lines:
-            self._held[line] = len(self._order)
-            self._order.append(line)
-        else:
-            place = self._random.randrange(self._lines)
-            del self._held[self._order[place]]
-            self._held[line], self._order[place] = place, line
-        return False
+        had = self._held.pop(line, False)
+        self._held[line] = True
+        if len(self._held) > self._lines:
+            del self._held[next(iter(self._held))]
+        return had

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
-from attncast.kernels.near_memory import NearMemory
+from attncast.kernels.near_memory import NearMemory, Traffic
 from attncast.kernels.straight import loops, outside, skipped_turn, steps
 from attncast.kernels.walk import Walked, main, serial_loads, turn_cycles, walked
 
@@ -155,6 +155,15 @@ def test_spilled_registers_come_from_the_l2_where_the_l1_does_not_hold_them() ->
     assert 300 < turn_cycles(body, 1, memory=far) < 300 + 40 * 4 * 128 / 32 + 200
     slow = NearMemory(1024, 300.0, 4.0)
     assert turn_cycles(body, 1, memory=slow) == pytest.approx(40 * 4 * 128 / 4, rel=0.1)
+
+
+def test_the_line_that_was_longest_not_asked_for_gives_way() -> None:
+    memory = NearMemory(4 * 4 * 128, 300.0, 64.0)  # four lines of each scheduler
+    traffic = Traffic(memory)
+    asked = [*"abcd", "a", "e", "a", "b"]  # e takes the place of b
+    missed = [traffic.load(0.0, line) > 0.0 for line in asked]
+    assert missed == [True, True, True, True, False, True, False, True]
+    assert traffic.busy == 6 * 4 * 128 / 64
 
 
 def test_what_is_stored_passes_to_the_l2_and_is_read_near() -> None:

@@ -179,6 +179,14 @@ def test_a_sweep_that_the_l2_holds_misses_once_and_heads_in_flight_together_miss
     assert together.from_l2 == rows.from_l2 == 0.0
 
 
+def test_ctas_that_share_an_sm_wait_within_their_work() -> None:
+    shared = call(Band(UNLIMITED, 0), 64)
+    assert shared.in_flight[0] == 2.0
+    later = seconds(replace(shared, waits=shared.waits + 1.0)) - seconds(shared)
+    tiles = float(shared.visited @ shared.count) * 64 / RTX.sms
+    assert 1.0 <= later / (tiles * RTX.l2_latency_s / 2.0) < 1.2  # a little of it from DRAM, and once more at the end
+
+
 def test_without_a_compiler_a_tile_waits_for_keys_then_values_and_masks_and_tests_are_counted() -> None:
     told = call(Band(128, 0))
     untold = replace(told, **{name: np.zeros(1) for name in COMPILED})
