@@ -3,8 +3,8 @@
 A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
 Guide, local memory). What is stored goes through to the L2 as well, and the line that was longest not asked for gives way (the
 L1 of Accel-Sim, ISCA 2020, in its tested configurations from SM7_QV100 to SM86_RTX3070). Whatever misses takes the L2's latency
-and passes the SM's port, and no more is under way than that latency holds. CTAs that are alike start together and on all SMs ask
-for their tiles at the same time: an SM gets no more than its share of what the L2 gives.
+and passes the SM's port, and no more is under way than that latency holds. CTAs that are alike start together, on all SMs, and
+ask for their tiles at the same time: an SM gets no more than its share of what the L2 gives.
 """
 
 from __future__ import annotations
