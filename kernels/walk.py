@@ -3,8 +3,9 @@
 Since Volta each instruction carries what the hardware needs to issue it: cycles to stall after it, the scoreboard that its
 result or its operands release, and those that it waits for (Z. Jia et al., arXiv 1804.06826, section 2). ``nvdisasm -hex``
 prints them. A walk issues the instructions of some warps of one scheduler in order, each when its stall, its scoreboards and
-its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from global memory
-take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies and products take no time here.
+its pipe allow; warps meet at barriers. Spilled registers come from the L1 or the L2 (see near_memory), loads from
+global memory take their bandwidth here but their latency elsewhere (``waits``), asynchronous copies take no time here, and
+asynchronous products none but what a wait for them takes at least.
 
 This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting):
 
@@ -15,8 +16,10 @@ This gives the figures of ``compiled`` in kernel profiles (see simulator.waiting
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,11 +28,12 @@ from ..errors import InputError
 from ..hwmodels import load_gpu
 from .conflicts import Access, access_of, repeated_loads, wavefronts
 from .near_memory import NearMemory, Traffic
+from .straight import Step, loops, outside, skipped_turn, steps
 
 SCHEDULERS = 4  # of an SM
 SCOREBOARDS = 6
 NO_SCOREBOARD = 7
-BARRIER_CYCLES = 20
+BARRIER_CYCLES, BARRIER_WARP_CYCLES = 21, 2  # and for each warp of the CTA: measured on A100 and B300 (see their files)
 OPERANDS_READ = 10  # until a store has read its registers
 L1_CYCLES = 40  # until a load is there that the L1 has
 WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
@@ -48,7 +52,8 @@ _COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
     ("I2F", "F2I", "POPC", "FLO"): (20, "convert", 8),
     ("S2R", "S2UR"): (30, "", 0),
     ("LDC", "LDCU"): (40, "", 0),
-    ("R2UR", "VOTE", "VOTEU", "REDUX", "CREDUX"): (15, "", 0),
+    ("R2UR", "VOTE", "VOTEU"): (15, "", 0),
+    ("REDUX", "CREDUX"): (15, "convert", 8),
     ("LDTM", "STTM"): (60, "", 8),
     ("FFMA", "FMUL", "FADD"): (0, "fma", 1),
     ("IMAD", "VIADD"): (0, "fma", 2),
@@ -70,86 +75,26 @@ _COST_OF = {opcode: cost for opcodes, cost in _COSTS.items() for opcode in opcod
 _OWN_COST_OF = {
     arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
 }
+# A wait for tcgen05's products: what a single one takes beyond its pipe's time (200 cycles for 128 columns, 64 of
+# them there: SemiAnalysis B200 microbenchmarks, github.com/SemiAnalysisAI/microbench-blackwell at 9a068d8).
+PRODUCT_CYCLES = 136
+_TCGEN05 = ("sm_100", "sm_103")
 _WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
-_LABEL = re.compile(r"\s*(\.L_\w+):")
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);\s+/\* 0x[0-9a-f]+ \*/")
-_CONTROL = re.compile(r"/\* 0x([0-9a-f]+) \*/")
-_TARGET = re.compile(r"`\((\.L_\w+)\)")
 _DRAINED = re.compile(r"DEPBAR\.LE SB(\d), 0x0$")  # all copies that were told to this scoreboard are there
 _ADDRESS = re.compile(r"\[(\w+)?\+?(?:0x([0-9a-f]+))?\]")
 
 
 @dataclass(frozen=True)
-class Step:
-    """An instruction and how it is issued.
+class Walked:
+    """A walk: ``cycles`` of a CTA alone, and of those ``busy`` ones in which its busiest pipe has work."""
 
-    Attributes:
-        text: as disassembled. stall: cycles until the next may be issued. writes, reads: scoreboards that its result and its
-            operands release (7: none). waits: bits of those that it waits for.
-    """
+    cycles: float
+    busy: float
 
-    text: str
-    stall: int
-    writes: int
-    reads: int
-    waits: int
-
-    @property
-    def opcode(self) -> str:
-        """With its modifiers, without its predicate."""
-        return re.sub(r"^@!?U?P\w+\s+", "", self.text).split()[0]
-
-
-def steps(text: str) -> tuple[list[Step], dict[str, int]]:
-    """Instructions of ``nvdisasm -hex -c``, and where each label stands.
-
-    Raises:
-        InputError: there are none with their encodings.
-    """
-    found: list[Step] = []
-    labels: dict[str, int] = {}
-    lines = text.splitlines()
-    for line, below in zip(lines, [*lines[1:], ""], strict=True):
-        if label := _LABEL.match(line):
-            labels[label[1]] = len(found)
-        elif (instruction := _INSTRUCTION.search(line)) and (control := _CONTROL.search(below)):
-            bits = int(control[1], 16) >> 41  # bits 105 to 121 of the encoding
-            found.append(Step(instruction[1].strip(), bits & 15, bits >> 5 & 7, bits >> 8 & 7, bits >> 11 & 63))
-    if not found:
-        raise InputError("no instruction with its encoding: expected the output of nvdisasm -hex -c")
-    return found, labels
-
-
-def loops(code: Sequence[Step], labels: dict[str, int]) -> list[list[Step]]:
-    """Bodies of the innermost loops that take an exponential, in the order of the code; branches forward that are always
-    taken are followed, others are not."""
-    spans = []
-    for end, step in enumerate(code):
-        start = _target(step, labels)
-        if (
-            start is not None
-            and start <= end
-            and any(inner.opcode.startswith("MUFU") for inner in code[start : end + 1])
-        ):
-            spans.append((start, end))
-    inner_most = [(a, b) for a, b in sorted(spans) if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
-    return [_straight(code, labels, start, end) for start, end in inner_most]
-
-
-def _target(step: Step, labels: dict[str, int]) -> int | None:
-    name = _TARGET.search(step.text) if "BRA" in step.opcode else None
-    return labels.get(name[1]) if name else None
-
-
-def _straight(code: Sequence[Step], labels: dict[str, int], start: int, end: int) -> list[Step]:
-    found, at = [], start
-    while at <= end:
-        step = code[at]
-        found.append(step)
-        target = _target(step, labels)
-        always = not step.text.startswith("@") and " UP" not in step.text
-        at = target if target is not None and always and target > at else at + 1
-    return found
+    def beside(self, residents: int) -> float:
+        """Cycles of each of so many CTAs that share an SM: n jobs that take turns on the pipes, S in all and M on the busiest,
+        need (S + (n - 1) M) / n each at most, the balanced job bound of queueing networks (see simulator.pipes)."""
+        return (self.cycles + (residents - 1) * self.busy) / residents
 
 
 def turn_cycles(
@@ -161,17 +106,31 @@ def turn_cycles(
     conflicts: Mapping[Access, float] | None = None,
     repeated: Sequence[bool] = (),
 ) -> float:
-    """Cycles of a turn of a loop for ``warps`` warps of one scheduler.
+    """Cycles of a turn of a loop (see ``walked``), without what comes before a first one is done."""
+    return walked(body, warps, global_cycles, arch, memory, conflicts, repeated).cycles
+
+
+def walked(
+    body: Sequence[Step],
+    warps: int,
+    global_cycles: int = 0,
+    arch: str = "sm_90",
+    memory: NearMemory | None = None,
+    conflicts: Mapping[Access, float] | None = None,
+    repeated: Sequence[bool] = (),
+    turns: int = 3,
+) -> Walked:
+    """A turn of a loop for ``warps`` warps of one scheduler, all of one CTA.
 
     Args:
         body: its instructions. global_cycles: until a load from global memory is there. arch: whose pipes.
         memory: where spilled registers are and loads come from; an L1 that holds all, without limit, where None.
         conflicts: wavefronts of a warp's access to shared memory, where bank conflicts make them more than its bytes do.
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
+        turns: after which the walk ends; the mean of all but the first counts, or 1: what runs once, with nothing in the L1.
 
     Warps start together and are kept so by the loop's barriers.
     """
-    turns = 3
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
     for index, again in zip(loads, repeated, strict=True) if len(loads) == len(repeated) else ():
@@ -183,6 +142,7 @@ def turn_cycles(
     boards = [[0.0] * SCOREBOARDS for _ in range(warps)]
     copied = [0.0] * warps  # when a warp's asynchronous copies are there
     pipes: dict[str, float] = {}
+    busy: dict[str, float] = defaultdict(float)
     waiting: set[int] = set()
     ends = [0.0] * turns  # when the last warp ends each turn
     clock = 0.0
@@ -208,8 +168,10 @@ def turn_cycles(
             copied[warp] = max(copied[warp], there)
         elif step.opcode == "LDGDEPBAR":
             there = max(there, copied[warp])
+        busy["issue"] += 1
         if pipe:
             pipes[pipe] = now + occupied
+            busy[pipe] += occupied
         if step.writes != NO_SCOREBOARD:
             boards[warp][step.writes] = there
         if step.reads != NO_SCOREBOARD:
@@ -217,17 +179,19 @@ def turn_cycles(
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
-            ends[turn[warp]] = now
+            ends[turn[warp]] = max(ends[turn[warp]], ready[warp])
             turn[warp] += 1
         if step.opcode.startswith("BAR"):
-            ready[warp] = max(ready[warp], now + BARRIER_CYCLES)
+            ready[warp] = max(ready[warp], now + BARRIER_CYCLES + BARRIER_WARP_CYCLES * SCHEDULERS * warps)
             waiting.add(warp)
             if all(other in waiting or turn[other] >= turns for other in range(warps)):
                 met = max(ready[other] for other in waiting)
                 for other in waiting:
                     ready[other] = met
                 waiting.clear()
-    return (ends[-1] - ends[0]) / (turns - 1)
+    busy["port"] = traffic.busy if traffic else 0.0
+    cycles = (ends[-1] - ends[0]) / (turns - 1) if turns > 1 else ends[0]
+    return Walked(cycles, max(busy.values()) / turns)
 
 
 def _lines(step: Step) -> list[tuple[str, int]] | None:
@@ -251,7 +215,7 @@ def _move(traffic: Traffic, step: Step, now: float, lines: Sequence[tuple[int, s
         for line in lines:
             traffic.store(now, line)
     else:
-        traffic.stream(now, len(lines))
+        return traffic.stream(now, len(lines))
     return now
 
 
@@ -267,6 +231,8 @@ def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, 
         occupied = WAVEFRONT_CYCLES * _words(modifiers)
     if opcode in ("LDG", "LDGSTS"):
         latency = global_cycles
+    if opcode == "SYNCS" and "PHASECHK" in modifiers and arch in _TCGEN05:
+        latency = PRODUCT_CYCLES
     access = access_of(step.opcode)
     if access in conflicts:
         return latency, pipe, max(occupied, WAVEFRONT_CYCLES * conflicts[access])
@@ -279,22 +245,6 @@ FAR = 1500  # cycles, so many that waits for memory stand out
 def serial_loads(body: Sequence[Step], repeated: Sequence[bool] = ()) -> float:
     """Loads from global memory that one warp waits for one after the other in a turn; ``repeated`` as in ``turn_cycles``."""
     return (turn_cycles(body, 1, FAR, repeated=repeated) - turn_cycles(body, 1, repeated=repeated)) / FAR
-
-
-def skipped_turn(body: Sequence[Step]) -> list[Step]:
-    """The part of a turn that finds a tile to lie outside a window: up to the branch that leaves it before its products.
-
-    Empty where nothing leaves it.
-    """
-    products = [index for index, step in enumerate(body) if "MMA" in step.opcode.split(".")[0]]
-    if not products:
-        return []
-    leaving = [index for index in range(products[0]) if _leaves(body[index])]
-    return [*body[: leaving[-1] + 1], body[-1]] if leaving else []
-
-
-def _leaves(step: Step) -> bool:
-    return step.opcode.startswith("BRA") and step.text.startswith("@")
 
 
 class _Refused(click.ClickException):
@@ -311,7 +261,7 @@ class _Refused(click.ClickException):
     "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for what its addresses cost."
 )
 def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
-    """Figures of a loop for ``compiled`` in a kernel profile, from the output of nvdisasm -hex -c."""
+    """Figures of a kernel for ``compiled`` in a profile: of a loop and of what lies around it, from nvdisasm -hex -c."""
     try:
         lines = _figures(text, gpu, loop, warps, residents, ptx)
     except InputError as error:
@@ -321,20 +271,25 @@ def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path 
 
 def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> list[str]:
     model = load_gpu(gpu)
-    memory = NearMemory.of(model)
-    bodies = loops(*steps(text.read_text(encoding="utf-8", errors="replace")))
+    memory, arch = NearMemory.of(model, residents), model.arch
+    code, labels = steps(text.read_text(encoding="utf-8", errors="replace"))
+    bodies = loops(code, labels)
     if not 0 <= loop < len(bodies):
         raise InputError(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
     text_of_ptx = ptx.read_text(encoding="utf-8", errors="replace") if ptx else ""
     conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
     repeated = repeated_loads(text_of_ptx, loop) if ptx else []
-    lines = []
-    for name, body in (("", bodies[loop]), ("test_", skipped_turn(bodies[loop]))):
-        if body:
-            each = max(1, warps // SCHEDULERS)
-            alone = turn_cycles(body, each, 0, model.arch, memory, conflicts, repeated)
-            together = turn_cycles(body, each * residents, 0, model.arch, memory, conflicts, repeated) / residents
-            lines.append(f"{name}cycles = {alone:.0f}, {name}work_cycles = {min(alone, together):.0f}")
+    walk = partial(walked, arch=arch, memory=memory, conflicts=conflicts)
+
+    def pair(name: str, body: Sequence[Step], repeated: Sequence[bool], turns: int) -> str:
+        found = walk(body, max(1, warps // SCHEDULERS), repeated=repeated, turns=turns)
+        return f"{name}cycles = {found.cycles:.0f}, {name}work_cycles = {found.beside(residents):.0f}"
+
+    lines = [pair("", bodies[loop], repeated, 3)]
+    if skipped := skipped_turn(bodies[loop]):
+        lines.append(pair("test_", skipped, (), 3))
+    if around := outside(code, labels, loop):
+        lines.append(pair("end_", around, (), 1))
     return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 

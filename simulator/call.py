@@ -183,9 +183,9 @@ def _residents(gpu: GPU, choice: TileChoice | None) -> int:
 
 
 def _compiled(choice: TileChoice | None) -> dict[str, float]:
-    """What a compiler said of a KV tile."""
+    """What a compiler said of a KV tile, and of a CTA's beginning and end."""
     said = choice.compiled if choice else None
-    return {name: getattr(said, name) if said else 0 for name in pipes.COMPILED}
+    return {name: getattr(said, name) if said else 0 for name in (*pipes.COMPILED, "end_cycles", "end_work_cycles")}
 
 
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:

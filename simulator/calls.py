@@ -35,7 +35,7 @@ class Calls:
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         mask_stall: cycles that a warp stalls for each score that its threads mask (see tile_table).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA. cycles to ahead: see waiting.Compiled. 0: not told.
+        threads: of a CTA. cycles to ahead, end_cycles, end_work_cycles: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
@@ -83,6 +83,8 @@ class Calls:
     test_work_cycles: Floats
     waits: Floats
     ahead: Floats
+    end_cycles: Floats
+    end_work_cycles: Floats
     run_dim: Floats
     run_dim_v: Floats
     visited: Floats

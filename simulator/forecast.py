@@ -84,8 +84,11 @@ def forecast(
         c.threads,
         mask_stall=c.mask_stall,
     )
+    swept = None
+    if profile.order == "by-tile":
+        swept = _sweeps(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight)
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _loading(gpu, profile, c, shape, longest)
+        shape = _loading(gpu, profile, c, shape, longest, swept)
     elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
@@ -110,7 +113,8 @@ def forecast(
     if tile.first_saves is not None:
         work = chain = work - flat(tile.first_saves) * (c.visited > 0)
     if tile.chain is not None:
-        chain = cycles_of(*tile.chain)
+        chain = cycles_of(*tile.chain) + flat(profile.overlap * c.end_cycles)
+        work = work + flat(profile.overlap * c.end_work_cycles)
         if not c.in_flight.all():
             fitting = np.minimum(in_flight, pipes.resident_ctas(gpu, profile, shape))
             if profile.chain == "pipes":
@@ -130,9 +134,10 @@ def forecast(
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     chain = chain + flat(latency + waits)
     heads = head_groups * splits
+    times = np.ones_like(heads) if profile.order == "by-tile" else heads
     dealt = np.broadcast_to((profile.order == "dealt") & ~np.asarray(decodes), heads.shape)
     longest_first = profile.order == "longest-first"
-    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, longest_first, dealt)
+    grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     else:
@@ -148,7 +153,7 @@ def forecast(
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.
-    moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups)
+    moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, swept)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s
@@ -256,7 +261,7 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
 
 def _traffic(
     gpu: GPU, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
-    q_tiles: Floats, head_groups: Floats,
+    q_tiles: Floats, head_groups: Floats, swept: memory.Sweeps | None,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
     spilled: Floats | float = 0.0
@@ -276,15 +281,36 @@ def _traffic(
         # A ragged last tile loads only the keys that exist; exact for one Q tile, where it matters.
         kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * per_key),
         warm=c.warm,
+        kv_dram_bytes=None if swept is None else swept.dram_bytes,
     )
 
 
-def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats) -> TileShape:
+def _sweeps(
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, visits: Floats, longest: Floats, in_flight: Floats
+) -> memory.Sweeps:
+    """What reaches DRAM of the keys and values of calls whose Q tiles are the slowest axis of the grid."""
+    per_key = (c.dim + c.dim_v) * c.kv_bytes
+    touched = np.minimum(c.keys, longest * c.tile_kv)
+    kv_heads = c.batch * c.kv_heads
+    around = c.batch * c.heads * c.queries * (c.dim * c.query_bytes + c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES))
+    unique = kv_heads * np.minimum(c.keys, visits / kv_heads * c.tile_kv) * per_key
+    cold = 1.0 - memory.resident_share(gpu, unique + around, c.warm)
+    issued = np.maximum(visits * pipes.l2_bytes_per_tile(profile, shape), unique)
+    return memory.sweeps(
+        gpu, issued, unique, kv_heads * touched * per_key, c.batch, c.heads, c.kv_heads, gpu.sms * in_flight, cold
+    )
+
+
+def _loading(
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats, swept: memory.Sweeps | None
+) -> TileShape:
     """The tile with what a CTA waits for."""
     touched = np.minimum(c.keys, longest * c.tile_kv)  # of a decoding call: its one Q tile visits no more
     cached = c.batch * c.kv_heads * touched * (c.dim + c.dim_v) * c.kv_bytes
     decodes = profile.decodes(c.queries, c.keys - c.queries)
-    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), 1.0)
+    prompts = 1.0 if swept is None else swept.from_l2
+    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), prompts)
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
-    return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)
+    resident = np.where(decodes, 0.0, c.in_flight)  # what a decoding SM's CTAs take together was walked
+    return replace(shape, tests=c.tests, latency_s=latency_s, resident=resident, **compiled)

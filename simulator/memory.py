@@ -42,6 +42,7 @@ def traffic(
     ctas_per_kv_head: Floats,
     kv_issued_bytes: Floats,
     warm: Floats,
+    kv_dram_bytes: Floats | None = None,
 ) -> Traffic:
     """Traffic of a call.
 
@@ -52,6 +53,7 @@ def traffic(
         ctas_per_kv_head: CTAs that read the same keys and values.
         kv_issued_bytes: K and V bytes asked for by all CTAs (and accumulators kept in memory).
         warm: 1 when the call follows itself on the same tensors, so that what fits the L2 is there already; else 0.
+        kv_dram_bytes: K and V bytes that reach DRAM, where the order of the grid tells (see Sweeps).
 
     CTAs of one head run together and stream its keys in step: they miss once for each group of SMs that is in step,
     unless the heads in flight fit the L2 together, and then every byte misses once.
@@ -64,7 +66,53 @@ def traffic(
     unique = query_bytes + output_bytes + unique_kv
     dram = query_bytes + output_bytes + dram_kv
     left = 1.0 - resident_share(gpu, unique, warm)
-    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, dram * left)
+    reached = dram * left if kv_dram_bytes is None else (query_bytes + output_bytes) * left + kv_dram_bytes
+    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, reached)
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Keys and values that a prompt reads, whose Q tiles are the slowest axis of its grid.
+
+    All heads of all sequences go over their keys for the first Q tile, then for the second. So bytes are asked for again when
+    all others have passed: those in flight together, heads that share keys and Q tiles that few heads leave room for, miss
+    once, and the next ones find what the L2 holds of a sweep.
+
+    Attributes:
+        dram_bytes: what misses. from_l2: share of the loads that do not wait for DRAM.
+    """
+
+    dram_bytes: Floats
+    from_l2: Floats
+
+
+def sweeps(
+    gpu: GPU,
+    issued_bytes: Floats,
+    unique_bytes: Floats,
+    sweep_bytes: Floats,
+    sequences: Floats,
+    heads: Floats,
+    kv_heads: Floats,
+    slots: Floats,
+    cold: Floats,
+) -> Sweeps:
+    """What ``Sweeps`` tells.
+
+    Args:
+        issued_bytes: what all CTAs ask for. unique_bytes: keys and values, each once. sweep_bytes: those that the longest Q
+            tiles of all heads and sequences read. slots: CTAs in flight. cold: share of the bytes that the L2 has not kept
+            from the call before.
+    """
+    sharing = heads / kv_heads
+    beside = np.clip(slots / sequences, 1.0, sharing)
+    rows = np.maximum(slots / (sequences * heads), 1.0)
+    again = (sharing / beside - 1.0) * (1.0 - resident_share(gpu, sweep_bytes / kv_heads, np.ones_like(heads)))
+    reads = issued_bytes / (sharing * rows) * (1.0 + again)
+    missed = unique_bytes * cold + np.maximum(reads - unique_bytes, 0.0) * (
+        1.0 - resident_share(gpu, sweep_bytes, np.ones_like(heads))
+    )
+    return Sweeps(missed, 1.0 - np.clip(missed * beside * rows / issued_bytes, 0.0, 1.0))
 
 
 def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats) -> Floats:

@@ -35,6 +35,7 @@ from .tiles import Floats
 
 TCGEN05_ROWS = 128
 MMA_ROWS = 16  # of mma.sync
+ASYNC_ROWS = 64  # fewest of wgmma, and of tcgen05 in Triton; tiles of fewer run on mma.sync, whose time a walk holds
 LOADS_WAITED = 2.0  # of a KV tile whose loads nothing hides: keys, then values
 COMPILED = ("threads", "cycles", "work_cycles", "test_cycles", "test_work_cycles", "waits", "ahead")
 PIPES = ("tensor", "exp", "fp32", "alu", "smem")
@@ -185,14 +186,20 @@ def _chained(
         waits = waits + np.where(told, tile.waits, LOADS_WAITED) * trip
         arrival = np.where(tile.ahead > 0, trip / np.maximum(tile.ahead, 1.0), 0.0)
 
+    apart = (profile.products.operands == "async") & (tile.rows >= ASYNC_ROWS)
+
+    def products(found: dict[str, Floats]) -> Floats:
+        return np.where(apart, found["tensor"], 0.0)
+
     def work(found: dict[str, Floats]) -> Floats:
         units = np.maximum.reduce([found["tensor"], found["exp"], found["smem"], l2])
-        counted = np.maximum(units, profile.overlap * tile.work_cycles)
+        # What nobody works at meanwhile is a delay of the bound that work_cycles is.
+        idle = np.where(tile.resident > 0, (products(found) + waits) / np.maximum(tile.resident, 1.0), 0.0)
+        counted = np.maximum(units, profile.overlap * tile.work_cycles + idle)
         return np.where(told, counted, np.maximum.reduce([units, *found.values()]))
 
     def alone(found: dict[str, Floats]) -> Floats:
-        products = found["tensor"] if profile.products.operands == "async" else 0.0
-        counted = profile.overlap * tile.cycles + products
+        counted = profile.overlap * tile.cycles + products(found)
         busy = np.maximum(np.where(told, counted, combine(profile, found, tile.single)), l2)
         return np.maximum(busy + waits, arrival)
 

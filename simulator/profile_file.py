@@ -80,6 +80,8 @@ _COMPILED: Final = {
     "work_cycles": 1 << 20,
     "test_cycles": 1 << 20,
     "test_work_cycles": 1 << 20,
+    "end_cycles": 1 << 20,
+    "end_work_cycles": 1 << 20,
     "waits": 1024,
     "ahead": 16,
 }

@@ -98,6 +98,9 @@ def makespan(
     return np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
 
 
+MOST_DEALT = 1 << 16  # CTAs of a head that are dealt one by one
+
+
 def dealt_makespan(cost: Floats, count: Floats, row: Ints, servers: int, repeats: Floats) -> Floats:
     """Time until the last of ``servers`` is done, per call, where each is told beforehand which CTAs it takes.
 
@@ -112,7 +115,10 @@ def dealt_makespan(cost: Floats, count: Floats, row: Ints, servers: int, repeats
     spans = np.empty(row.size)
     for call, (start, end, heads) in enumerate(zip(row, ends, repeats, strict=True)):
         counts = np.diff(np.rint(np.cumsum(count[start:end]) / heads), prepend=0.0).astype(int)
-        spans[call] = (_dealt(tuple(counts.tolist()), round(heads), servers) @ cost[start:end]).max()
+        if counts.sum() > MOST_DEALT:  # of so many in a row, all SMs are dealt alike but for one
+            spans[call] = counts @ cost[start:end] * heads / servers + cost[start]
+        else:
+            spans[call] = (_dealt(tuple(counts.tolist()), round(heads), servers) @ cost[start:end]).max()
     return spans
 
 

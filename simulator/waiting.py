@@ -36,10 +36,10 @@ class Compiled:
     Attributes:
         threads, registers: of a CTA, and of each of its threads. shared_bytes, tensor_bytes: its shared and tensor memory.
         cycles: of a KV tile for a CTA alone, from a walk over the machine code of its loop: instructions in order, each after
-            its stall count and the scoreboards that it waits for; with spilled registers and the bandwidth of loads, without
-            waits for loads and asynchronous products.
-        work_cycles: the same of each CTA where an SM is full of them, over their number. test_cycles, test_work_cycles: both
-            for a tile that is looked at and left.
+            its stall count and the scoreboards that it waits for; with spilled registers and the time that loads take to pass,
+            without the latency of loads and the pipe time of asynchronous products.
+        work_cycles: of each CTA where an SM is full of them, over their number. test_cycles, test_work_cycles: both for a tile
+            that is looked at and left. end_cycles, end_work_cycles: both before the first KV tile and after the last.
         waits: loads of keys, values and of where they lie that the walk waits for one after the other in a KV tile.
             ahead: KV tiles by which asynchronous loads run ahead, so that ``ahead`` tiles take no less than one memory latency.
     """
@@ -52,6 +52,8 @@ class Compiled:
     work_cycles: int = 0
     test_cycles: int = 0
     test_work_cycles: int = 0
+    end_cycles: int = 0
+    end_work_cycles: int = 0
     waits: float = 0.0
     ahead: int = 0
 

@@ -7,8 +7,9 @@ from click.testing import CliRunner
 
 from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
-from attncast.kernels.near_memory import NearMemory
-from attncast.kernels.walk import loops, main, serial_loads, skipped_turn, steps, turn_cycles
+from attncast.kernels.near_memory import NearMemory, Traffic
+from attncast.kernels.straight import loops, outside, skipped_turn, steps
+from attncast.kernels.walk import Walked, main, serial_loads, turn_cycles, walked
 
 
 def line(text: str, stall: int = 1, writes: int = 7, reads: int = 7, waits: int = 0) -> str:
@@ -23,6 +24,9 @@ def body(*lines: str) -> str:
 def only_loop(*lines: str):
     (found,) = loops(*steps(body(*lines)))
     return found
+
+
+EXP, MEET = line("MUFU.EX2 R9, R8"), line("BAR.SYNC 0x0")
 
 
 def test_control_words_are_read_bit_by_bit():
@@ -41,7 +45,8 @@ def test_stalls_add_up_and_a_scoreboard_is_waited_for():
 
 def test_warps_fill_each_others_waits_until_a_pipe_is_full():
     waits = only_loop(line("MUFU.EX2 R1, R2", 4, writes=0), line("FADD R3, R1, R5", 6, waits=1), line("BAR.SYNC 0x0"))
-    alone, two, eight, sixteen = (turn_cycles(waits, warps) for warps in (1, 2, 8, 16))
+    # Without the barrier's own time, of four schedulers' warps.
+    alone, two, eight, sixteen = (turn_cycles(waits, warps) - 2 * 4 * warps for warps in (1, 2, 8, 16))
     assert two <= alone + 9  # a second exponential, 8 cycles of its unit later, and its issue
     assert eight < 2 * two
     assert 8 * 8 <= sixteen - eight <= 8 * 9  # the unit is all that counts
@@ -64,9 +69,35 @@ def test_loads_that_depend_on_each_other_are_counted():
     assert serial_loads(together) == pytest.approx(1.0, abs=0.02)
 
 
-def test_warps_meet_at_a_barrier():
+def test_warps_meet_at_a_barrier_that_takes_longer_for_more_of_them():
     late = only_loop(line("MUFU.EX2 R1, R2", writes=0), line("BAR.SYNC 0x0", waits=1))
-    assert turn_cycles(late, 2) >= 30 + 20
+    assert turn_cycles(late, 2) >= 30 + 21 + 2 * 8
+    assert turn_cycles(late, 1) == 30 + 21 + 2 * 4 + 1
+
+
+def test_a_load_is_there_when_it_has_passed_and_its_latency_is_told_apart() -> None:
+    memory = NearMemory(28 * 1024, 1e9, 16.0)  # a line of a scheduler's share takes 32 cycles
+    lines = [line(f"LDG.E.128 R{4 * n}, [R2]", writes=0) for n in range(5)]
+    loads = only_loop(line("MUFU.EX2 R9, R8"), *lines, line("FADD R3, R4, R5", waits=1))
+    assert turn_cycles(loads, 1, memory=memory) == pytest.approx(5 * 4 * 32, rel=0.05)
+    assert turn_cycles(loads, 1) < 50
+    faster = NearMemory(28 * 1024, 1e9, 1000.0)  # the port's 64 bytes a cycle
+    assert turn_cycles(loads, 1, memory=faster) == pytest.approx(5 * 4 * 8, rel=0.15)
+
+
+def test_ctas_that_share_an_sm_take_turns_on_its_pipes() -> None:
+    waits = only_loop(line("MUFU.EX2 R1, R2", 4, writes=0), line("FADD R3, R1, R5", 6, waits=1))
+    found = walked(waits, 2)
+    assert found.busy == 2 * 8  # of the exponentials' unit
+    assert found.beside(1) == found.cycles
+    assert found.beside(3) == pytest.approx((found.cycles + 2 * found.busy) / 3)
+    assert Walked(100.0, 100.0).beside(4) == 100.0
+
+
+def test_a_wait_for_products_of_tensor_memory_takes_what_one_takes_at_least() -> None:
+    product = only_loop(EXP, line("SYNCS.PHASECHK.TRANS64.TRYWAIT P6, [UR4], RZ", writes=1), line("NOP", waits=2))
+    assert turn_cycles(product, 1, arch="sm_100") == 1 + 136 + 1 + 1
+    assert turn_cycles(product, 1, arch="sm_90") < 10
 
 
 def test_a_load_that_the_turn_has_made_before_is_not_waited_for_again() -> None:
@@ -96,13 +127,10 @@ def test_asynchronous_copies_are_waited_for_where_none_may_be_left() -> None:
     assert copies("0x1") == pytest.approx(0.0, abs=0.02)
 
 
-EXP, MEET = line("MUFU.EX2 R9, R8"), line("BAR.SYNC 0x0")
-
-
 def test_pipes_are_the_architectures_own() -> None:
     compares = only_loop(EXP, *[line("ISETP.GE.AND P0, PT, R1, R2, PT") for _ in range(40)], MEET)
     assert 4 * 40 * 2 <= turn_cycles(compares, 4, arch="sm_90") < 4 * 40 * 2 + 60
-    assert 4 * 40 <= turn_cycles(compares, 4, arch="sm_120") < 4 * 40 + 60  # as fast as they are issued
+    assert 4 * 40 <= turn_cycles(compares, 4, arch="sm_120") < 4 * 40 + 70  # as fast as they are issued
     adds = only_loop(EXP, *[line("VIADD R1, R2, 0x1") for _ in range(40)], MEET)
     pairs = [line(text) for _ in range(40) for text in ("VIADD R1, R2, 0x1", "LOP3.LUT R1, R2, R3")]
     assert turn_cycles(only_loop(EXP, *pairs, MEET), 4) < 1.1 * turn_cycles(adds, 4)  # they run side by side
@@ -127,6 +155,15 @@ def test_spilled_registers_come_from_the_l2_where_the_l1_does_not_hold_them() ->
     assert 300 < turn_cycles(body, 1, memory=far) < 300 + 40 * 4 * 128 / 32 + 200
     slow = NearMemory(1024, 300.0, 4.0)
     assert turn_cycles(body, 1, memory=slow) == pytest.approx(40 * 4 * 128 / 4, rel=0.1)
+
+
+def test_the_line_that_was_longest_not_asked_for_gives_way() -> None:
+    memory = NearMemory(4 * 4 * 128, 300.0, 64.0)  # four lines of each scheduler
+    traffic = Traffic(memory)
+    asked = [*"abcd", "a", "e", "a", "b"]  # e takes the place of b
+    missed = [traffic.load(0.0, line) > 0.0 for line in asked]
+    assert missed == [True, True, True, True, False, True, False, True]
+    assert traffic.busy == 6 * 4 * 128 / 64
 
 
 def test_what_is_stored_passes_to_the_l2_and_is_read_near() -> None:
@@ -155,6 +192,33 @@ def test_the_part_that_finds_a_tile_outside_a_window_ends_at_its_branch() -> Non
     assert skipped_turn(only_loop(line("MUFU.EX2 R9, R8"), line("HMMA.16816 R4, R5"))) == []
 
 
+def test_what_lies_around_a_loop_leaves_other_loops_out() -> None:
+    prefix = [".L_x_1:\n", line("MUFU.EX2 R1, R2"), line("HMMA.1 R4, R5"), line("@P0 BRA `(.L_x_1)")]
+    new_keys = [".L_x_3:\n", line("MUFU.EX2 R3, R2"), line("HMMA.2 R4, R5"), line("@P0 BRA `(.L_x_3)")]
+    before = [line("S2R R0"), line("BRA.U !UP1, `(.L_x_2)"), line("MOV R7, R8")]
+    between = [".L_x_2:\n", line("BRA.U UP0, `(.L_x_4)"), line("BRA `(.L_x_5)"), ".L_x_4:\n", line("LDG.E R6, [R0]")]
+    after = [".L_x_5:\n", line("@!P3 EXIT"), line("STG.E [R0], R6"), line("EXIT"), line("BRA `(.L_x_2)")]
+    text = "".join([*before, *prefix, *between, *new_keys, *after])
+    code, labels = steps(text)
+    assert [[step.opcode for step in body][1] for body in loops(code, labels)] == ["HMMA.1", "HMMA.2"]
+    assert [step.opcode for step in outside(code, labels, 1)] == ["S2R", "BRA.U", "BRA.U", "LDG.E", "EXIT", "STG.E"]
+    assert [step.opcode for step in outside(code, labels, 0)] == [
+        "S2R",
+        "BRA.U",
+        "MOV",
+        "BRA.U",
+        "BRA",
+        "EXIT",
+        "STG.E",
+    ]
+    assert outside(*steps(body(line("MUFU.EX2 R1, R2"))), 0) == []
+
+
+def test_what_runs_once_finds_nothing_in_the_l1() -> None:
+    far = NearMemory(28 * 1024, 300.0, 64.0)
+    assert walked(spilling(4), 1, memory=far, turns=1).cycles > 300 > walked(spilling(4), 1, memory=far).cycles
+
+
 def test_text_without_encodings_is_refused():
     with pytest.raises(InputError, match="nvdisasm -hex"):
         steps("/*0000*/ MOV R1, R2 ;")
@@ -163,8 +227,12 @@ def test_text_without_encodings_is_refused():
 def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     path = tmp_path / "kernel.txt"
     path.write_text(body(line("MUFU.EX2 R1, R2", 4), line("@P1 BRA `(.L_x_9)", 2), line("HMMA.16816 R4, R5", 6)))
+    found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--residents", "2"])
+    # Alone, and of each of two that take turns on the exponentials' unit: 8 cycles.
+    assert found.output == ("cycles = 13, work_cycles = 10\ntest_cycles = 8, test_work_cycles = 8\nwaits = 0.0\n")
+    path.write_text(line("MOV R1, R2", 5) + path.read_text() + line("EXIT"))
     found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
-    assert found.output == ("cycles = 13, work_cycles = 13\ntest_cycles = 8, test_work_cycles = 8\nwaits = 0.0\n")
+    assert "\nend_cycles = 5, end_work_cycles = 5\n" in found.output
     ptx = tmp_path / "kernel.ptx"
     stores = "$L__BB0_1: shl.b32 %r2, %r1, 7; ex2.f32 %f1, %f2; st.shared.b32 [%r2], %r9; bra $L__BB0_1;"
     ptx.write_text(f".entry k()\n.reqntid 32\n{{ mov.u32 %r1, %tid.x; {stores} }}")

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncast.hwmodels import load_gpu
+from attncast.hwmodels import GPU, load_gpu
+from attncast.simulator import memory
 from attncast.simulator.calibration import use_of
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.calls import Calls
@@ -76,12 +77,17 @@ def test_long_walks_are_merged_and_keep_their_sums() -> None:
 
 
 def call(
-    pattern: Band, head_dim: int = 64, tokens: int = 4096, heads: int = 64, profile: KernelProfile = SGLANG
+    pattern: Band,
+    head_dim: int = 64,
+    tokens: int = 4096,
+    heads: int = 64,
+    profile: KernelProfile = SGLANG,
+    gpu: GPU = RTX,
 ) -> Calls:
     workload = Workload((tokens,), heads, head_dim)
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)
-    return single_call(RTX, profile, workload, pattern, tiles, work, DEFAULT_CONDITIONS)
+    return single_call(gpu, profile, workload, pattern, tiles, work, DEFAULT_CONDITIONS)
 
 
 def seconds(calls: Calls, profile: KernelProfile = SGLANG) -> float:
@@ -105,6 +111,80 @@ def test_cycles_and_latencies_cost_time() -> None:
     assert seconds(causal, replace(SGLANG, tile_round_trips=5.0)) > 1.1 * plain
     assert seconds(replace(causal, cycles=2.0 * causal.cycles)) > 1.5 * plain
     assert seconds(causal, replace(SGLANG, chain="none")) < plain
+
+
+def test_what_a_cta_takes_outside_its_tiles_counts_once_for_each() -> None:
+    causal = call(Band(UNLIMITED, 0), 128)
+    still = replace(causal, end_cycles=np.zeros(1), end_work_cycles=np.zeros(1))
+    assert causal.end_cycles[0] > 1000
+    ctas = float(causal.count.sum()) * 64
+    added = seconds(causal) - seconds(still)
+    assert np.isclose(added, ctas / RTX.sms * causal.end_work_cycles[0] / RTX.clock_hz, rtol=0.1)
+    # Those that share an SM hide it, but for their work.
+    shared = call(Band(UNLIMITED, 0), 64)
+    assert 2.0 * shared.end_work_cycles[0] < 2.0 * shared.end_cycles[0]
+    half = replace(shared, end_work_cycles=0.5 * shared.end_work_cycles)
+    assert seconds(half) < seconds(shared) == seconds(replace(shared, end_cycles=0.9 * shared.end_cycles))
+
+
+def test_tiles_of_few_rows_have_no_asynchronous_products() -> None:
+    """Head dim 512 runs on 32 rows and mma.sync on Hopper, whose time the walk holds; 256 on 64 and wgmma."""
+    h100 = load_gpu("h100")
+    profile = load_profile("sglang-triton", h100)
+
+    def chain(head_dim: int, tensor_share: float) -> float:
+        causal = call(Band(UNLIMITED, 0), head_dim, 64, 1, profile, h100)
+        rate = causal.tensor_rate / tensor_share
+        return float(forecast(h100, profile, replace(causal, tensor_rate=rate)).kernel_s[0])
+
+    assert chain(256, 2.0) > chain(256, 1.0)
+    assert chain(512, 2.0) == chain(512, 1.0)
+
+
+def test_heads_that_find_the_l2_full_of_others_keys_read_them_again() -> None:
+    def dram_bytes(sequences: int, heads: int, kv_heads: int, tokens: int) -> tuple[float, float]:
+        workload = Workload((tokens,), heads, 128, batch=sequences, heads_kv=kv_heads)
+        tiles = resolve_tiles(SGLANG, Band(UNLIMITED, 0), workload, None, None)
+        work = kernel_work(SGLANG, Band(UNLIMITED, 0), workload, tiles)
+        calls = single_call(RTX, SGLANG, workload, Band(UNLIMITED, 0), tiles, work, Conditions(engine="sglang"))
+        traffic = forecast(RTX, SGLANG, calls).traffic
+        return float(traffic.dram_bytes[0]), float(traffic.unique_bytes[0])
+
+    small, unique = dram_bytes(8, 8, 1, 4096)  # 17 MB of keys and values
+    assert small <= unique
+    large, unique = dram_bytes(64, 8, 2, 4096)  # 268 MB, twice the L2
+    assert large > 3.0 * unique
+
+
+def test_a_sweep_that_the_l2_holds_misses_once_and_heads_in_flight_together_miss_once() -> None:
+    one = np.ones(1)
+
+    def sweeps(sweep_mib: float, sequences: float, heads: float, kv_heads: float) -> memory.Sweeps:
+        unique = sweep_mib * 2.0**20 * one
+        issued = 8.0 * heads / kv_heads * unique  # eight Q tiles for each head
+        return memory.sweeps(RTX, issued, unique, unique, sequences * one, heads * one, kv_heads * one, 188 * one, one)
+
+    held = sweeps(64, 188, 4, 1)
+    assert held.dram_bytes == 64 * 2**20
+    assert 0.9 < held.from_l2 < 1.0
+    # Twice the L2: every sweep, and each of four heads in its turn, reads all of it.
+    lost = sweeps(256, 188, 4, 1)
+    assert lost.dram_bytes == 4 * 8 * 256 * 2**20
+    assert lost.from_l2 == 0.0
+    # Four heads in flight together, and four Q tiles of each, wait for the same bytes.
+    together = sweeps(256, 47, 4, 1)
+    assert together.dram_bytes == 8 * 256 * 2**20
+    rows = sweeps(256, 47 / 4, 4, 1)
+    assert rows.dram_bytes == 2 * 256 * 2**20
+    assert together.from_l2 == rows.from_l2 == 0.0
+
+
+def test_ctas_that_share_an_sm_wait_within_their_work() -> None:
+    shared = call(Band(UNLIMITED, 0), 64)
+    assert shared.in_flight[0] == 2.0
+    later = seconds(replace(shared, waits=shared.waits + 1.0)) - seconds(shared)
+    tiles = float(shared.visited @ shared.count) * 64 / RTX.sms
+    assert 1.0 <= later / (tiles * RTX.l2_latency_s / 2.0) < 1.2  # a little of it from DRAM, and once more at the end
 
 
 def test_without_a_compiler_a_tile_waits_for_keys_then_values_and_masks_and_tests_are_counted() -> None:
