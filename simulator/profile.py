@@ -60,9 +60,9 @@ class KernelProfile:
             with a warp on each scheduler, and those that share an SM, or have more warps, overlap more (see pipes); or "loads",
             its loads too, no stage being ahead. tile_round_trips: memory latencies for each load that it waits for. Where a
             compiler told how long a tile takes, overlap is how many times that it takes.
-        order: "longest-first"; "launch", in the order of the grid: a head's Q tiles, then the next head's; "by-tile": all heads'
-            and sequences' first Q tiles, then their second ones; or "dealt": each SM is told beforehand which of a prompt's Q
-            tiles it takes, every so-manyth (see schedule.dealt_makespan).
+        order: "longest-first"; "launch", in the order of the grid: a head's Q tiles, then the next head's; "by-tile": all
+            heads' and sequences' first Q tiles, then their second ones; or "dealt": each SM is told beforehand which of a
+            prompt's Q tiles it takes, every so-manyth (see schedule.dealt_makespan).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM; with a chain no more than its
             shared memory holds Q, K and V tiles of.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attncast.simulator import schedule
 from attncast.simulator.schedule import (
     dealt_makespan,
     fullest_waves,
@@ -91,6 +92,13 @@ def test_sms_that_share_a_divisor_with_the_tiles_of_a_head_are_dealt_its_longest
     dealt = dealt_makespan(cost, count, ONE, 148, np.array([148.0]))[0]
     assert dealt == 16.0
     assert makespan(cost, count, ONE, 148, False, 148.0)[0] < 0.8 * dealt
+
+
+def test_so_many_ctas_of_a_head_that_sms_are_dealt_alike_are_not_dealt_one_by_one(monkeypatch):
+    cost, count, heads = np.arange(500.0, 0.0, -1.0), np.full(500, 120.0 * 6), np.array([6.0])
+    exact = dealt_makespan(cost, count, ONE, 148, heads)[0]
+    monkeypatch.setattr(schedule, "MOST_DEALT", 100)
+    assert dealt_makespan(cost, count, ONE, 148, heads)[0] == pytest.approx(exact, rel=0.005)
 
 
 @given(st.integers(1, 3000), st.integers(1, 64), st.integers(1, 4))
