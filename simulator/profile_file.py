@@ -270,8 +270,9 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(
                 f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
             )
-        if not _is_whole(choice.get("min_keys", 1), MAX_COUNT):
-            raise InputError(f"{where}: min_keys in {name} is {choice['min_keys']!r}, expected 1 to {MAX_COUNT}")
+        for key in ("min_keys", "max_key_heads"):
+            if not _is_whole(choice.get(key, 1), MAX_COUNT):
+                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 1 to {MAX_COUNT}")
         if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
             raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
         for key in ("q", "kv"):
