@@ -142,6 +142,9 @@ class Merging:
         token_trips: memory latencies that a CTA of the merging kernel takes over a token and head, of which it merges one after
             the other; or that the last CTA takes besides those for its parts. part_trips: the same for each part, where the
             kernel adds them one after the other.
+        head_instructions, part_instructions: those of a merging kernel that has a CTA of ``MERGE_THREADS`` for each token and
+            head, for each of its threads, and more for each part (0: CTAs go over tokens and heads). ``token_trips`` is then
+            of each such CTA.
     """
 
     by: Literal["launch", "last"] = "launch"
@@ -149,6 +152,8 @@ class Merging:
     columns: int = 0
     token_trips: float = 0.0
     part_trips: float = 0.0
+    head_instructions: float = 0.0
+    part_instructions: float = 0.0
 
 
 @dataclass(frozen=True)
