@@ -15,7 +15,7 @@ from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
 from .cta_life import OUTPUT_BYTES, latency_cycles
 from .parts import most_parts, parts_of
-from .passes import passes
+from .passes import partial_bytes, passes
 from .pipes import TileShape
 from .profile import KernelProfile
 from .tile_operations import TileOperations
@@ -84,8 +84,9 @@ def forecast(
         c.threads,
         mask_stall=c.mask_stall,
     )
+    partial = partial_bytes(profile, c, splits)
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _loading(gpu, profile, c, shape, longest)
+        shape = _loading(gpu, profile, c, shape, longest, partial)
     elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
@@ -146,7 +147,7 @@ def forecast(
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.
-    moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups)
+    moved = _traffic(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s
@@ -253,8 +254,8 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
 
 
 def _traffic(
-    gpu: GPU, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
-    q_tiles: Floats, head_groups: Floats,
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
+    q_tiles: Floats, head_groups: Floats, partial: Floats,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
     spilled: Floats | float = 0.0
@@ -264,9 +265,10 @@ def _traffic(
         scores = tiles_visited * head_groups * shape.rows * shape.keys
         spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = np.minimum(c.keys, tiles_visited * shape.keys)
+    indices = c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
     return memory.traffic(
         gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled,
+        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + indices,
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,
@@ -274,15 +276,21 @@ def _traffic(
         # A ragged last tile loads only the keys that exist; exact for one Q tile, where it matters.
         kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * per_key),
         warm=c.warm,
+        partial_bytes=partial,
     )
 
 
-def _loading(gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats) -> TileShape:
+def _loading(
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats, partial: Floats
+) -> TileShape:
     """The tile with what a CTA waits for."""
     touched = np.minimum(c.keys, longest * c.tile_kv)  # of a decoding call: its one Q tile visits no more
-    cached = c.batch * c.kv_heads * touched * (c.dim + c.dim_v) * c.kv_bytes
+    per_key = c.kv_heads * (c.dim + c.dim_v) * c.kv_bytes + profile.serving.index_bytes
+    beside = c.heads * (c.dim + c.dim_v) * np.maximum(c.query_bytes, OUTPUT_BYTES)  # queries and output
     decodes = profile.decodes(c.queries, c.keys - c.queries)
-    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), 1.0)
+    from_l2 = np.where(
+        decodes, memory.resident_share(gpu, c.batch * (touched * per_key + beside) + partial, c.warm), 1.0
+    )
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
     return replace(shape, tests=c.tests, latency_s=latency_s, **compiled)

@@ -38,12 +38,10 @@ def passes(
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
-    merged = splits > 1
-    if profile.splitting.grid_parts > 1:  # a grid of a fixed number of parts merges one part too
-        merged = merged | profile.decodes(c.queries, c.keys - c.queries)
+    merged = merging(profile, c, splits)
     if merged.any():
-        partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)
+        moved_s = memory.l2_seconds(gpu, 2.0 * partial_bytes(profile, c, splits), clock_hz)
+        merging_s = np.maximum(moved_s, memory.dram_seconds(gpu, np.asarray(moved.spilt_bytes)))
         if profile.merging.by == "launch" and profile.merging.head_instructions:
             merging_s = once_s + np.maximum(merging_s, _heads_seconds(gpu, profile, c, splits, clock_hz, moved))
         elif profile.merging.by == "launch":
@@ -98,6 +96,20 @@ def passes(
         key_s = memory.permute_seconds(gpu, key / 2.0, c.kv_bytes, c.permute_axes, clock_hz)
         permute_s = np.where(c.permute_axes > 0, 2.0 * query_s + 2.0 * key_s, permute_s)
     return merge_s, append_s, permute_s
+
+
+def merging(profile: KernelProfile, c: Calls, splits: Floats) -> NDArray[np.bool_]:
+    """Calls whose parts are merged: a grid of a fixed number of parts merges one part too."""
+    merged = splits > 1
+    if profile.splitting.grid_parts > 1:
+        merged = merged | profile.decodes(c.queries, c.keys - c.queries)
+    return merged
+
+
+def partial_bytes(profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
+    """Bytes that split keys' results are written with, before they are merged."""
+    per_part = c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
+    return np.where(merging(profile, c, splits), splits * per_part, 0.0)
 
 
 def _merge_turns(gpu: GPU, profile: KernelProfile, c: Calls) -> Floats:

@@ -56,6 +56,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "products.row_warps": (0, 32),
     "merging.token_trips": (0.0, 100.0),
     "merging.part_trips": (0.0, 100.0),
+    "serving.index_bytes": (0.0, 64.0),
     "merging.head_instructions": (0.0, 10000.0),
     "merging.part_instructions": (0.0, 10000.0),
     "splitting.warp_keys": (0, 4096),

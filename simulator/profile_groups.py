@@ -179,6 +179,7 @@ class Serving:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
         fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
+        index_bytes: bytes for each cached key of a sequence that tell where it lies, and that are read beside it.
     """
 
     prefill_reads: Literal["cache", "new", "both"] = "cache"
@@ -188,3 +189,4 @@ class Serving:
     other_heads: str = ""
     least_share: float = 0.0
     fused: Fused | None = None
+    index_bytes: float = 0.0
