@@ -99,6 +99,10 @@ def forecast(
     if profile.masking.first:
         masked = np.maximum(masked, np.minimum(c.visited, 1.0))
     share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
+    last_share: Floats | None = None
+    if profile.splitting.rule == "gradual" and (splits > 1.0).any():
+        full, left = schedule.gradual_tiles(longest, c.tile_kv, splits)
+        share, last_share = np.where(flat(splits) > 1.0, flat(full) / np.maximum(c.visited, 1.0), 1.0), left / full
 
     def cycles_of(full: Floats, partial: Floats, tested: Floats) -> Floats:
         found = (c.visited - masked) * flat(full) + masked * flat(partial)
@@ -129,14 +133,21 @@ def forecast(
         waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
-    chain = chain + flat(latency + waits)
+    alone = flat(latency + waits)
     heads = head_groups * splits
     grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
+    elif (
+        last_share is not None and (last_share < 1.0).any()
+    ):  # of a CTA's tiles those that the last part of a sequence has
+        pairs = [np.stack([each, each * flat(last_share)], axis=1).ravel() for each in (work, chain)]
+        ragged = grid.with_last_parts(splits, last_share < 1.0)
+        cycles = waiting.span_cycles(pairs[0], pairs[1] + np.repeat(alone, 2), latency, ragged, True)
     else:
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
-        cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
+        cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)
+    chain = chain + alone
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
 

@@ -63,8 +63,9 @@ class Masking:
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
-        skips_windows: when tiles outside a window are skipped without a look: "always", or "decode" (at most
-            ``DECODE_QUERIES`` tokens; beyond, every KV tile is tested first).
+        skips_windows: when tiles outside a window are skipped without a look: "always", or "decode": for at most
+            ``DECODE_QUERIES`` tokens, which go over a list of a window's keys from its first on, of as many as it reaches back,
+            the newest among them; beyond, every KV tile is tested first.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
     """
 

@@ -17,9 +17,10 @@ CTAs that are all alike and load for themselves do not drift apart, so that none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import schedule
@@ -71,7 +72,8 @@ class Ctas:
     Attributes:
         count: CTAs in each class, of all heads; the classes of a call lie together, longest first. row: index of each call's
             first class. heads: times that they come round in the order of the grid, shape (calls,).
-        sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in.
+        sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in, of
+            all calls or of each.
     """
 
     count: Floats
@@ -79,7 +81,13 @@ class Ctas:
     heads: Floats
     sms: int
     residents: Floats
-    longest_first: bool
+    longest_first: NDArray[np.bool_] | bool
+
+    def with_last_parts(self, splits: Floats, shorter: NDArray[np.bool_]) -> Ctas:
+        """Two classes for each, all parts but the last of split keys and these, which are ``shorter`` and start last."""
+        cut = np.repeat(splits, schedule.class_counts(self.row, self.count.size))
+        count = np.stack([self.count * (1.0 - 1.0 / cut), self.count / cut], axis=1).ravel()
+        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | shorter)
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""

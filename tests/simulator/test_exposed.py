@@ -132,6 +132,12 @@ def test_a_prompt_of_one_token_runs_the_kernel_of_prompts() -> None:
     assert use_of(RTX, "triton", one, "vllm").phase == "decode"
 
 
+def test_decoding_goes_over_a_list_of_a_windows_keys() -> None:
+    window, causal = Band(128, 0), Band(UNLIMITED, 0)
+    assert decoding(4000, 1, window).visited.tolist() == [4.0]  # 128 keys from the first on, whereever that lies
+    assert decoding(100, 1, window).visited.tolist() == decoding(100, 1, causal).visited.tolist() == [4.0]
+
+
 def decoding(cached: int, batch: int, pattern: Band, kv_dtype: str = "") -> Calls:
     workload = Workload((1,), 32, 128, batch=batch, heads_kv=4, cached=cached, kv_dtype=kv_dtype or None)
     tiles = resolve_tiles(SGLANG, pattern, workload, None, None)
@@ -153,7 +159,7 @@ def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
 
 
 def test_a_grid_of_eight_parts_costs_what_they_are_launched_for() -> None:
-    many = decoding(31, 2048, Band(UNLIMITED, 0))
+    many = decoding(3, 2048, Band(UNLIMITED, 0))  # all of it in the L2
     eight, one = (
         forecast(RTX, replace(SGLANG, splitting=replace(SGLANG.splitting, grid_parts=parts)), many) for parts in (8, 0)
     )
