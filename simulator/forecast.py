@@ -5,10 +5,11 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
@@ -99,10 +100,9 @@ def forecast(
     if profile.masking.first:
         masked = np.maximum(masked, np.minimum(c.visited, 1.0))
     share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
-    last_share: Floats | None = None
-    if profile.splitting.rule == "gradual" and (splits > 1.0).any():
-        full, left = schedule.gradual_tiles(longest, c.tile_kv, splits)
-        share, last_share = np.where(flat(splits) > 1.0, flat(full) / np.maximum(c.visited, 1.0), 1.0), left / full
+    unequal = _unequal_parts(profile, c, longest, splits)
+    if unequal is not None:
+        share = np.where(flat(splits) > 1.0, flat(unequal.tiles) / np.maximum(c.visited, 1.0), 1.0)
 
     def cycles_of(full: Floats, partial: Floats, tested: Floats) -> Floats:
         found = (c.visited - masked) * flat(full) + masked * flat(partial)
@@ -138,18 +138,18 @@ def forecast(
     grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
-    elif (
-        last_share is not None and (last_share < 1.0).any()
-    ):  # of a CTA's tiles those that the last part of a sequence has
-        pairs = [np.stack([each, each * flat(last_share)], axis=1).ravel() for each in (work, chain)]
-        ragged = grid.with_last_parts(splits, last_share < 1.0)
-        cycles = waiting.span_cycles(pairs[0], pairs[1] + np.repeat(alone, 2), latency, ragged, True)
+    elif unequal is not None:
+        pairs = [np.stack([each, each * flat(unequal.rest)], axis=1).ravel() for each in (work, chain)]
+        two = grid.with_two_lengths(unequal.of_parts, unequal.rest_last)
+        cycles = waiting.span_cycles(pairs[0], pairs[1] + np.repeat(alone, 2), latency, two, True)
     else:
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
         cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)
     chain = chain + alone
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
+    if unequal is not None:
+        steady = steady * (unequal.of_parts + (1.0 - unequal.of_parts) * unequal.rest)
 
     # The clock under power: all rates but DRAM's follow it.
     tiles_per_sm = tiles_visited * head_groups / gpu.sms
@@ -228,6 +228,30 @@ def _idle_seconds(
     latency_s = gpu.l2_latency_s / (gpu.sms * np.maximum(in_flight, 1.0))
     seconds: Floats = idle * np.maximum(latency_s, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
     return seconds
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Parts of two lengths: ``tiles`` of most, as many as ``of_parts`` says of all; the ``rest`` take so much less, and start
+    last where ``rest_last``. All of shape (calls,)."""
+
+    tiles: Floats
+    of_parts: Floats
+    rest: Floats
+    rest_last: NDArray[np.bool_]
+
+
+def _unequal_parts(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats) -> _Parts | None:
+    """Where the keys of a sequence are cut into parts of unequal length; None where there are none such."""
+    if profile.splitting.rule == "gradual" and (splits > 1.0).any():
+        tiles, left = schedule.gradual_tiles(longest, c.tile_kv, splits)
+        return _Parts(tiles, 1.0 - 1.0 / splits, np.where(splits > 1.0, left / tiles, 1.0), splits > 1.0)
+    if profile.splitting.rule == "segments" and (splits > 1.0).any():
+        # Of all keys: a window lies in the last ones, and the others find nothing to do.
+        tiles = np.minimum(np.ceil(np.maximum(np.ceil(c.keys / c.tile_kv), longest) / splits), longest)
+        busy = np.minimum(np.ceil(longest / np.maximum(tiles, 1.0)), splits)
+        return _Parts(tiles, busy / splits, np.zeros_like(tiles), np.zeros(tiles.shape, dtype=np.bool_))
+    return None
 
 
 def _share(

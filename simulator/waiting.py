@@ -83,11 +83,11 @@ class Ctas:
     residents: Floats
     longest_first: NDArray[np.bool_] | bool
 
-    def with_last_parts(self, splits: Floats, shorter: NDArray[np.bool_]) -> Ctas:
-        """Two classes for each, all parts but the last of split keys and these, which are ``shorter`` and start last."""
-        cut = np.repeat(splits, schedule.class_counts(self.row, self.count.size))
-        count = np.stack([self.count * (1.0 - 1.0 / cut), self.count / cut], axis=1).ravel()
-        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | shorter)
+    def with_two_lengths(self, first: Floats, rest_last: NDArray[np.bool_]) -> Ctas:
+        """Two classes for each: a share ``first`` of its CTAs, and the rest, which may be shorter and start last."""
+        share = np.repeat(first, schedule.class_counts(self.row, self.count.size))
+        count = np.stack([self.count * share, self.count * (1.0 - share)], axis=1).ravel()
+        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | rest_last)
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""
