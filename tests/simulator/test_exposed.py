@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +151,22 @@ def test_a_windows_keys_are_cut_as_all_keys_would_be() -> None:
     window = Band(127, 0)
     short, long = (float(forecast(RTX, SGLANG, decoding(keys - 1, 16, window)).splits[0]) for keys in (128, 1 << 15))
     assert (short, long) == (2.0, 4.0)  # four tiles of 32 keys: by two for three parts, one each for eight
+
+
+def test_a_window_lies_in_the_last_of_vllms_segments() -> None:
+    vllm = load_profile("triton", RTX, "vllm")
+
+    def tiles_s(cached: int) -> float:
+        workload = Workload((1,), 8, 192, heads_kv=1, cached=cached, dtype="fp8")
+        tiles = resolve_tiles(vllm, Band(127, 0), workload, None, None)
+        work = kernel_work(vllm, Band(127, 0), workload, tiles)
+        found = forecast(RTX, vllm, single_call(RTX, vllm, workload, Band(127, 0), tiles, work, DEFAULT_CONDITIONS))
+        assert float(found.splits[0]) == 16.0
+        return float(found.compute_s[0]) if found.compute_s is not None else 0.0
+
+    one_each, all_in_one = tiles_s(511), tiles_s(16383)  # segments of a tile, and of 32
+    cycles = vllm.tile_for(1, 192, 1, 8, "fp8", "fp8", True).compiled.cycles
+    assert all_in_one - one_each == pytest.approx(3 * cycles / RTX.clock_hz, rel=0.1)
 
 
 def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
