@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
-from .cta_life import OUTPUT_BYTES, latency_cycles
+from .cta_life import OUTPUT_BYTES, latency_cycles, search_cycles
 from .parts import most_parts, parts_of
 from .passes import partial_bytes, passes
 from .pipes import TileShape
@@ -190,6 +190,10 @@ def forecast(
         idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
         run_s, compute_s = run_s + idle_s, compute_s + idle_s
 
+    if profile.splitting.searches:
+        idle_s = _spare_seconds(gpu, c, splits, in_flight, clock_hz)
+        run_s, compute_s = run_s + idle_s, compute_s + idle_s
+
     # Step 7: launch, and the passes around the kernel.
     once_s = np.where(c.graph > 0, gpu.graph_launch_s, gpu.launch_s)
     launch_s = once_s * c.passes
@@ -227,6 +231,18 @@ def _idle_seconds(
     idle = ctas * np.maximum(profile.splitting.grid_parts - splits, 0.0) * split
     latency_s = gpu.l2_latency_s / (gpu.sms * np.maximum(in_flight, 1.0))
     seconds: Floats = idle * np.maximum(latency_s, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
+    return seconds
+
+
+def _spare_seconds(gpu: GPU, c: Calls, splits: Floats, in_flight: Floats, clock_hz: Floats) -> Floats:
+    """What the CTAs of a grid take whose Q tile no sequence has: a search each, in its place."""
+    tokens = np.maximum(np.floor(c.tile_q / c.packed), 1.0)
+    spare = np.floor(c.batch * c.queries / tokens) + c.batch * (1.0 - np.ceil(c.queries / tokens))
+    life_s = gpu.l2_latency_s + search_cycles(c) / clock_hz
+    places = gpu.sms * np.maximum(in_flight, 1.0)
+    seconds: Floats = (
+        spare * c.kv_heads * splits * np.maximum(life_s / places, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
+    )
     return seconds
 
 

@@ -116,6 +116,8 @@ class Splitting:
             after a memory latency, and the merge is launched for one part too.
         captured_tokens, captured_parts: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
+        searches: a CTA finds its sequence by a binary search, and the grid has a Q tile for each tile's worth of all new tokens
+            and one for each sequence more: those that no sequence has end after it.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
         warp_keys: keys of a KV tile that one warp loads, where warps beyond the end of a sequence load nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
@@ -127,6 +129,7 @@ class Splitting:
     grid_parts: int = 0
     captured_tokens: int = 0
     captured_parts: int = 1
+    searches: bool = False
     sequences_walked: int = 0
     warp_keys: int = 0
     unroll: int = 1

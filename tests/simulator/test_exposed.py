@@ -153,6 +153,22 @@ def test_a_windows_keys_are_cut_as_all_keys_would_be() -> None:
     assert (short, long) == (2.0, 4.0)  # four tiles of 32 keys: by two for three parts, one each for eight
 
 
+def test_vllms_grid_has_q_tiles_that_no_sequence_has() -> None:
+    """total_num_q_blocks is tokens // BLOCK_Q + sequences: twice as many as sequences for 16 heads of a key head."""
+    vllm = load_profile("triton", RTX, "vllm")
+    none = replace(vllm, splitting=replace(vllm.splitting, searches=False))
+
+    def added_s(heads: int) -> float:
+        workload = Workload((1,), 4 * heads, 192, batch=2048, heads_kv=4, cached=7, dtype="fp8")
+        tiles = resolve_tiles(vllm, Band(UNLIMITED, 0), workload, None, None)
+        work = kernel_work(vllm, Band(UNLIMITED, 0), workload, tiles)
+        calls = single_call(RTX, vllm, workload, Band(UNLIMITED, 0), tiles, work, DEFAULT_CONDITIONS)
+        return float(forecast(RTX, vllm, calls).kernel_s[0] - forecast(RTX, none, calls).kernel_s[0])
+
+    least_s = 4 * 2048 / (RTX.dispatch_ctas_per_clock * RTX.clock_hz)
+    assert added_s(16) > added_s(1) + 0.9 * least_s
+
+
 def test_a_window_lies_in_the_last_of_vllms_segments() -> None:
     vllm = load_profile("triton", RTX, "vllm")
 
