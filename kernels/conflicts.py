@@ -4,7 +4,7 @@ Shared memory has 32 banks of 4 bytes; a warp's access takes as many wavefronts 
 (CUDA C++ Programming Guide, shared memory). Accesses of 8 and 16 bytes go a half and a quarter of a warp at a time. Addresses
 are functions of the thread: what comes from memory, from other threads or from the grid counts as 0 here, and each parameter
 of the kernel as a large number of its own, the same for all threads. Of a line of global memory the L1 fetches the sectors
-that are asked for; those that a warp has asked for before in the same turn of a loop are there.
+that are asked for; those that any warp of the CTA has asked for before in the same turn of a loop are there.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def repeated_loads(ptx: str, loop: int) -> list[bool]:
         if statement.opcode.startswith(("ld.", "ldmatrix"))
         for register in re.findall(r"%\w+", statement.operands.split("[")[0])
     }
-    asked: set[tuple[int, int]] = set()  # warp and sector
+    asked: set[int] = set()  # sectors, by whichever warp: they share the L1, and barriers keep them in the same turn
     found = []
     for statement in body:
         if not statement.opcode.startswith("ld.global"):
@@ -188,7 +188,7 @@ def repeated_loads(ptx: str, loop: int) -> list[bool]:
         address = re.search(r"\[([^\]]*)\]", statement.operands)
         terms = [part.strip() for part in (address[1] if address else "").split("+")]
         at: Lanes = sum((kernel.value(term) for term in terms), kernel.value("0")) // SECTOR_BYTES
-        sectors = {(thread // WARP, int(sector)) for thread, sector in enumerate(at)}
+        sectors = {int(sector) for sector in at}
         if any(kernel.follows(term, loaded) for term in terms):
             found.append(False)
         else:
@@ -220,7 +220,7 @@ def _read(text: str) -> _Kernel:
         raise InputError("the PTX holds no kernel of a fixed number of threads: expected .entry and .reqntid")
     kernel = _Kernel(int(threads[1]))
     for piece in _COMMENT.sub("", text[body + 1 :]).split(";"):
-        rest = piece.strip()
+        rest = piece.lstrip(" \t\n{}")  # a scope, of inline assembly, that ends or begins before it
         while label := _LABEL.match(rest):
             kernel.labels[label[1]] = len(kernel.statements)
             rest = rest[label.end() :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,10 @@ def kernel_work(profile: KernelProfile, pattern: Pattern, workload: Workload, ti
     if isinstance(pattern, Band):
         if tests_tiles(profile, pattern, workload):
             return pattern.tested_work(workload, *tiles)
-        return pattern.tile_work(workload, *tiles, profile.kv_tiling, packed_rows(profile, pattern, workload))
+        tiling, packed = profile.kv_tiling, packed_rows(profile, pattern, workload)
+        if profile.masking.skips_windows == "decode" and windowed(profile, pattern, workload):
+            pattern, tiling = replace(pattern, left=max(pattern.left - 1, 0)), "dynamic"
+        return pattern.tile_work(workload, *tiles, tiling, packed)
     return pattern.tile_work(workload, *tiles, profile.kv_tiling)
 
 

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from ..hwmodels import GPU
 from . import memory
 from .calls import Calls
-from .instructions import ACCUMULATOR_BYTES
+from .instructions import ACCUMULATOR_BYTES, RESULT_CYCLES
 from .profile import KernelProfile
 from .tiles import Floats
 
+# A step of vLLM's find_seq_idx: instructions one after the other (SASS for sm_100), and a load that the L1 has.
+SEARCH_INSTRUCTIONS, SEARCH_LOAD_CYCLES = 17.0, 40.0
 OUTPUT_BYTES = 2.0  # fp8 attention gives its output in 16 bits
 
 
@@ -25,6 +27,8 @@ def latency_cycles(
     """
     trips = profile.round_trips + _rotation_trips(profile, c)
     latency: Floats = trips * trip_cycles + _end_cycles(gpu, profile, c, splits)
+    if profile.splitting.searches:
+        latency = latency + search_cycles(c)
     if profile.packing.gather_cycles:
         asked_for = np.isin(c.packed, profile.packing.box_heads) & (c.dim == c.dim_v) & ~merges & (c.single == 0)
         latency = latency + np.where(asked_for, 0.0, profile.packing.gather_cycles)
@@ -52,3 +56,9 @@ def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
         return 0.0
     alone = (c.append_bytes > 0) & (c.dim >= profile.serving.fused.from_dim)
     return np.where(alone, np.ceil(c.packed / profile.serving.fused.heads_at_once), 0.0)
+
+
+def search_cycles(c: Calls) -> Floats:
+    """Cycles of a binary search for a CTA's sequence, a step for each doubling of their number."""
+    steps: Floats = np.ceil(np.log2(c.batch + 1.0))
+    return steps * (SEARCH_INSTRUCTIONS * RESULT_CYCLES + SEARCH_LOAD_CYCLES)

@@ -5,17 +5,18 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, steps, waiting
 from .calls import Calls, Costs
-from .cta_life import OUTPUT_BYTES, latency_cycles
+from .cta_life import OUTPUT_BYTES, latency_cycles, search_cycles
 from .parts import most_parts, parts_of
-from .passes import passes
+from .passes import partial_bytes, passes
 from .pipes import TileShape
 from .profile import KernelProfile
 from .tile_operations import TileOperations
@@ -84,11 +85,12 @@ def forecast(
         c.threads,
         mask_stall=c.mask_stall,
     )
+    partial = partial_bytes(profile, c, splits)
     swept = None
     if profile.order == "by-tile":
         swept = _sweeps(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight)
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _loading(gpu, profile, c, shape, longest, swept)
+        shape = _loading(gpu, profile, c, shape, longest, partial, swept)
     elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
@@ -101,6 +103,9 @@ def forecast(
     if profile.masking.first:
         masked = np.maximum(masked, np.minimum(c.visited, 1.0))
     share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
+    unequal = _unequal_parts(profile, c, longest, splits)
+    if unequal is not None:
+        share = np.where(flat(splits) > 1.0, flat(unequal.tiles) / np.maximum(c.visited, 1.0), 1.0)
 
     def cycles_of(full: Floats, partial: Floats, tested: Floats) -> Floats:
         found = (c.visited - masked) * flat(full) + masked * flat(partial)
@@ -132,7 +137,7 @@ def forecast(
         waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
-    chain = chain + flat(latency + waits)
+    alone = flat(latency + waits)
     heads = head_groups * splits
     times = np.ones_like(heads) if profile.order == "by-tile" else heads
     dealt = np.broadcast_to((profile.order == "dealt") & ~np.asarray(decodes), heads.shape)
@@ -140,11 +145,18 @@ def forecast(
     grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
+    elif unequal is not None:
+        pairs = [np.stack([each, each * flat(unequal.rest)], axis=1).ravel() for each in (work, chain)]
+        two = grid.with_two_lengths(unequal.of_parts, unequal.rest_last)
+        cycles = waiting.span_cycles(pairs[0], pairs[1] + np.repeat(alone, 2), latency, two, True)
     else:
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
-        cycles = waiting.span_cycles(work, chain, latency, grid, fills_gaps)
+        cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)
+    chain = chain + alone
     beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
+    if unequal is not None:
+        steady = steady * (unequal.of_parts + (1.0 - unequal.of_parts) * unequal.rest)
 
     # The clock under power: all rates but DRAM's follow it.
     tiles_per_sm = tiles_visited * head_groups / gpu.sms
@@ -153,7 +165,7 @@ def forecast(
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.
-    moved = _traffic(gpu, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, swept)
+    moved = _traffic(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s
@@ -183,6 +195,10 @@ def forecast(
     run_s = np.maximum(run_s, paced_s)
     if profile.splitting.grid_parts:
         idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
+        run_s, compute_s = run_s + idle_s, compute_s + idle_s
+
+    if profile.splitting.searches:
+        idle_s = _spare_seconds(gpu, c, splits, in_flight, clock_hz)
         run_s, compute_s = run_s + idle_s, compute_s + idle_s
 
     # Step 7: launch, and the passes around the kernel.
@@ -225,6 +241,42 @@ def _idle_seconds(
     return seconds
 
 
+def _spare_seconds(gpu: GPU, c: Calls, splits: Floats, in_flight: Floats, clock_hz: Floats) -> Floats:
+    """What the CTAs of a grid take whose Q tile no sequence has: a search each, in its place."""
+    tokens = np.maximum(np.floor(c.tile_q / c.packed), 1.0)
+    spare = np.floor(c.batch * c.queries / tokens) + c.batch * (1.0 - np.ceil(c.queries / tokens))
+    life_s = gpu.l2_latency_s + search_cycles(c) / clock_hz
+    places = gpu.sms * np.maximum(in_flight, 1.0)
+    seconds: Floats = (
+        spare * c.kv_heads * splits * np.maximum(life_s / places, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
+    )
+    return seconds
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Parts of two lengths: ``tiles`` of most, as many as ``of_parts`` says of all; the ``rest`` take so much less, and start
+    last where ``rest_last``. All of shape (calls,)."""
+
+    tiles: Floats
+    of_parts: Floats
+    rest: Floats
+    rest_last: NDArray[np.bool_]
+
+
+def _unequal_parts(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats) -> _Parts | None:
+    """Where the keys of a sequence are cut into parts of unequal length; None where there are none such."""
+    if profile.splitting.rule == "gradual" and (splits > 1.0).any():
+        tiles, left = schedule.gradual_tiles(longest, c.tile_kv, splits)
+        return _Parts(tiles, 1.0 - 1.0 / splits, np.where(splits > 1.0, left / tiles, 1.0), splits > 1.0)
+    if profile.splitting.rule == "segments" and (splits > 1.0).any():
+        # Of all keys: a window lies in the last ones, and the others find nothing to do.
+        tiles = np.minimum(np.ceil(np.maximum(np.ceil(c.keys / c.tile_kv), longest) / splits), longest)
+        busy = np.minimum(np.ceil(longest / np.maximum(tiles, 1.0)), splits)
+        return _Parts(tiles, busy / splits, np.zeros_like(tiles), np.zeros(tiles.shape, dtype=np.bool_))
+    return None
+
+
 def _share(
     gpu: GPU, profile: KernelProfile, c: Calls, longest: Floats, ctas: Floats, splits: Floats, wide: Floats | float
 ) -> tuple[Floats | float, Floats | float]:
@@ -260,8 +312,8 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
 
 
 def _traffic(
-    gpu: GPU, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
-    q_tiles: Floats, head_groups: Floats, swept: memory.Sweeps | None,
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
+    q_tiles: Floats, head_groups: Floats, partial: Floats, swept: memory.Sweeps | None,
 ) -> memory.Traffic:  # fmt: skip
     per_key = (c.dim + c.dim_v) * c.kv_bytes
     spilled: Floats | float = 0.0
@@ -271,9 +323,10 @@ def _traffic(
         scores = tiles_visited * head_groups * shape.rows * shape.keys
         spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = np.minimum(c.keys, tiles_visited * shape.keys)
+    indices = c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
     return memory.traffic(
         gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled,
+        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + indices,
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,
@@ -282,6 +335,7 @@ def _traffic(
         kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * per_key),
         warm=c.warm,
         kv_dram_bytes=None if swept is None else swept.dram_bytes,
+        partial_bytes=partial,
     )
 
 
@@ -302,13 +356,21 @@ def _sweeps(
 
 
 def _loading(
-    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, longest: Floats, swept: memory.Sweeps | None
+    gpu: GPU,
+    profile: KernelProfile,
+    c: Calls,
+    shape: TileShape,
+    longest: Floats,
+    partial: Floats,
+    swept: memory.Sweeps | None,
 ) -> TileShape:
     """The tile with what a CTA waits for."""
     touched = np.minimum(c.keys, longest * c.tile_kv)  # of a decoding call: its one Q tile visits no more
-    cached = c.batch * c.kv_heads * touched * (c.dim + c.dim_v) * c.kv_bytes
+    per_key = c.kv_heads * (c.dim + c.dim_v) * c.kv_bytes + profile.serving.index_bytes
+    beside = c.heads * (c.dim + c.dim_v) * np.maximum(c.query_bytes, OUTPUT_BYTES)  # queries and output
     decodes = profile.decodes(c.queries, c.keys - c.queries)
     prompts = 1.0 if swept is None else swept.from_l2
+    cached = c.batch * (touched * per_key + beside) + partial
     from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), prompts)
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}

@@ -23,11 +23,13 @@ class Traffic:
         unique_bytes: Q, K, V and O, each once: what a perfect kernel moves.
         issued_bytes: what CTAs ask of the L2.
         dram_bytes: what reaches DRAM.
+        spilt_bytes: results of split keys among them, which the merge reads again.
     """
 
     unique_bytes: Floats
     issued_bytes: Floats
     dram_bytes: Floats
+    spilt_bytes: Floats | float = 0.0
 
 
 THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
@@ -43,6 +45,7 @@ def traffic(
     kv_issued_bytes: Floats,
     warm: Floats,
     kv_dram_bytes: Floats | None = None,
+    partial_bytes: Floats | float = 0.0,
 ) -> Traffic:
     """Traffic of a call.
 
@@ -54,6 +57,7 @@ def traffic(
         kv_issued_bytes: K and V bytes asked for by all CTAs (and accumulators kept in memory).
         warm: 1 when the call follows itself on the same tensors, so that what fits the L2 is there already; else 0.
         kv_dram_bytes: K and V bytes that reach DRAM, where the order of the grid tells (see Sweeps).
+        partial_bytes: results of split keys, which the L2 keeps for the merge as far as it holds all that the call touches.
 
     CTAs of one head run together and stream its keys in step: they miss once for each group of SMs that is in step,
     unless the heads in flight fit the L2 together, and then every byte misses once.
@@ -65,9 +69,11 @@ def traffic(
     dram_kv = np.minimum(unique_kv * rounds, np.maximum(kv_issued_bytes, unique_kv))
     unique = query_bytes + output_bytes + unique_kv
     dram = query_bytes + output_bytes + dram_kv
-    left = 1.0 - resident_share(gpu, unique, warm)
+    held = resident_share(gpu, unique + partial_bytes, 1.0)
+    left = 1.0 - resident_share(gpu, unique + partial_bytes, warm)
     reached = dram * left if kv_dram_bytes is None else (query_bytes + output_bytes) * left + kv_dram_bytes
-    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes, reached)
+    spilt = partial_bytes * (1.0 - held)
+    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes + partial_bytes, reached + spilt, spilt)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def sweeps(
     return Sweeps(missed, 1.0 - np.clip(missed * beside * rows / issued_bytes, 0.0, 1.0))
 
 
-def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats) -> Floats:
+def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats:
     """Share of a call's bytes that the L2 still holds from the call before it; ``warm`` as in ``traffic``.
 
     Tensors that fit where every SM reaches them are all there; from there to the whole L2 ever fewer; beyond it a loop over

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..hwmodels import GPU
 from . import memory
 from .calls import Calls
+from .instructions import RESULT_CYCLES
 from .profile import KernelProfile
 from .tiles import Floats
 
@@ -37,13 +38,13 @@ def passes(
 ) -> tuple[Floats, Floats, Floats]:
     """Seconds of merging split keys, appending to the cache and permuting tokens; what no call does costs nothing here."""
     merge_s = append_s = permute_s = np.zeros_like(once_s)
-    merged = splits > 1
-    if profile.splitting.grid_parts > 1:  # a grid of a fixed number of parts merges one part too
-        merged = merged | profile.decodes(c.queries, c.keys - c.queries)
+    merged = merging(profile, c, splits)
     if merged.any():
-        partial_bytes = 2.0 * splits * c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
-        merging_s = memory.l2_seconds(gpu, partial_bytes, clock_hz)
-        if profile.merging.by == "launch":
+        moved_s = memory.l2_seconds(gpu, 2.0 * partial_bytes(profile, c, splits), clock_hz)
+        merging_s = np.maximum(moved_s, memory.dram_seconds(gpu, np.asarray(moved.spilt_bytes)))
+        if profile.merging.by == "launch" and profile.merging.head_instructions:
+            merging_s = once_s + np.maximum(merging_s, _heads_seconds(gpu, profile, c, splits, clock_hz, moved))
+        elif profile.merging.by == "launch":
             turns = 2.0 + _merge_turns(gpu, profile, c) + splits * profile.merging.part_trips
             merging_s = merging_s + once_s + turns * gpu.dram_latency_s
         else:
@@ -97,6 +98,20 @@ def passes(
     return merge_s, append_s, permute_s
 
 
+def merging(profile: KernelProfile, c: Calls, splits: Floats) -> NDArray[np.bool_]:
+    """Calls whose parts are merged: a grid of a fixed number of parts merges one part too."""
+    merged = splits > 1
+    if profile.splitting.grid_parts > 1:
+        merged = merged | profile.decodes(c.queries, c.keys - c.queries)
+    return merged
+
+
+def partial_bytes(profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
+    """Bytes that split keys' results are written with, before they are merged."""
+    per_part = c.batch * c.heads * c.queries * (c.dim_v + 2.0) * MERGE_BYTES
+    return np.where(merging(profile, c, splits), splits * per_part, 0.0)
+
+
 def _merge_turns(gpu: GPU, profile: KernelProfile, c: Calls) -> Floats:
     """Memory latencies, one after the other, that an SM's CTAs of a merging kernel take over all tokens and heads."""
     places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
@@ -104,6 +119,25 @@ def _merge_turns(gpu: GPU, profile: KernelProfile, c: Calls) -> Floats:
     if profile.merging.columns:
         turns = turns * np.exp2(np.ceil(np.log2(c.dim_v))) / profile.merging.columns
     return turns
+
+
+def _heads_seconds(
+    gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats, clock_hz: Floats, moved: memory.Traffic
+) -> Floats:
+    """What a merging kernel takes that has a CTA for each token and head, with a warp for each scheduler.
+
+    Its CTAs come as fast as they are handed out, as the schedulers issue their instructions, or as their own lives, one after
+    the other in the places of an SM, let them: memory latencies and instructions that wait for one another.
+    """
+    merging = profile.merging
+    heads = c.batch * c.heads * c.queries
+    instructions = merging.head_instructions + splits * merging.part_instructions
+    trips = merging.token_trips + splits * merging.part_trips
+    latency_s = memory.latency_seconds(gpu, memory.resident_share(gpu, moved.unique_bytes, np.ones_like(heads)))
+    life_s = trips * latency_s + RESULT_CYCLES * instructions / clock_hz
+    places = gpu.sms * (gpu.max_threads_per_sm // MERGE_THREADS)
+    issued = np.maximum(instructions * heads / gpu.sms, heads / gpu.dispatch_ctas_per_clock)
+    return np.maximum(life_s * np.maximum(heads / places, 1.0), issued / clock_hz)
 
 
 def _quantising_seconds(gpu: GPU, profile: KernelProfile, size_bytes: Floats, clock_hz: Floats) -> Floats:

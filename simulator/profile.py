@@ -138,6 +138,7 @@ class KernelProfile:
         windowed: bool = False,
         value_dim: int = 0,
         cached: int = 1,
+        key_heads: float = math.inf,
     ) -> TileChoice:
         """The default tile shapes for a number of axes and a head dimension.
 
@@ -146,7 +147,7 @@ class KernelProfile:
             packed: query heads that share keys, which a kernel that packs them puts into one tile.
             dtype, kv_dtype: of the products, and of keys and values where that differs.
             windowed: whether the call has a sliding window. value_dim: head dimension of values (0: that of keys).
-            cached: tokens already cached.
+            cached: tokens already cached. key_heads: of the call.
 
         Raises:
             InputError: the kernel has no such tile.
@@ -159,7 +160,7 @@ class KernelProfile:
             )
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
-                fits = rows <= (choice.max_rows or 4 * choice.q[0])
+                fits = rows <= (choice.max_rows or 4 * choice.q[0]) and key_heads <= (choice.max_key_heads or math.inf)
                 if fits and choice.serves(head_dim, dtype, kv_dtype or dtype, windowed, value_dim):
                     if choice.min_keys <= queries + cached:
                         return choice

@@ -56,6 +56,9 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "products.row_warps": (0, 32),
     "merging.token_trips": (0.0, 100.0),
     "merging.part_trips": (0.0, 100.0),
+    "serving.index_bytes": (0.0, 64.0),
+    "merging.head_instructions": (0.0, 10000.0),
+    "merging.part_instructions": (0.0, 10000.0),
     "splitting.warp_keys": (0, 4096),
     "splitting.unroll": (1, 64),
     "splitting.grid_parts": (0, 128),
@@ -272,8 +275,9 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(
                 f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
             )
-        if not _is_whole(choice.get("min_keys", 1), MAX_COUNT):
-            raise InputError(f"{where}: min_keys in {name} is {choice['min_keys']!r}, expected 1 to {MAX_COUNT}")
+        for key in ("min_keys", "max_key_heads"):
+            if not _is_whole(choice.get(key, 1), MAX_COUNT):
+                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 1 to {MAX_COUNT}")
         if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
             raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
         for key in ("q", "kv"):

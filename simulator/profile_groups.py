@@ -63,8 +63,9 @@ class Masking:
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
-        skips_windows: when tiles outside a window are skipped without a look: "always", or "decode" (at most
-            ``DECODE_QUERIES`` tokens; beyond, every KV tile is tested first).
+        skips_windows: when tiles outside a window are skipped without a look: "always", or "decode": for at most
+            ``DECODE_QUERIES`` tokens, which go over a list of a window's keys from its first on, of as many as it reaches back,
+            the newest among them; beyond, every KV tile is tested first.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
     """
 
@@ -115,6 +116,8 @@ class Splitting:
             after a memory latency, and the merge is launched for one part too.
         captured_tokens, captured_parts: calls of at most so many tokens, decoded in a CUDA graph, may cut the keys of a
             sequence into so many parts whatever the rule says, and always launch the merge.
+        searches: a CTA finds its sequence by a binary search, and the grid has a Q tile for each tile's worth of all new tokens
+            and one for each sequence more: those that no sequence has end after it.
         sequences_walked: sequences that a CTA walks over in one memory latency to find its next tile; 0 when it need not.
         warp_keys: keys of a KV tile that one warp loads, where warps beyond the end of a sequence load nothing (0: all go on).
         unroll: values that a thread loads before it uses them, where CTAs take keys in turns (1: loads run ahead instead).
@@ -126,6 +129,7 @@ class Splitting:
     grid_parts: int = 0
     captured_tokens: int = 0
     captured_parts: int = 1
+    searches: bool = False
     sequences_walked: int = 0
     warp_keys: int = 0
     unroll: int = 1
@@ -142,6 +146,9 @@ class Merging:
         token_trips: memory latencies that a CTA of the merging kernel takes over a token and head, of which it merges one after
             the other; or that the last CTA takes besides those for its parts. part_trips: the same for each part, where the
             kernel adds them one after the other.
+        head_instructions, part_instructions: those of a merging kernel that has a CTA of ``MERGE_THREADS`` for each token and
+            head, for each of its threads, and more for each part (0: CTAs go over tokens and heads). ``token_trips`` is then
+            of each such CTA.
     """
 
     by: Literal["launch", "last"] = "launch"
@@ -149,6 +156,8 @@ class Merging:
     columns: int = 0
     token_trips: float = 0.0
     part_trips: float = 0.0
+    head_instructions: float = 0.0
+    part_instructions: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ class Serving:
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
         fused: how the kernel itself rotates and appends, without a pass before it; None where it does not.
+        index_bytes: bytes for each cached key of a sequence that tell where it lies, and that are read beside it.
     """
 
     prefill_reads: Literal["cache", "new", "both"] = "cache"
@@ -183,3 +193,4 @@ class Serving:
     other_heads: str = ""
     least_share: float = 0.0
     fused: Fused | None = None
+    index_bytes: float = 0.0

@@ -48,7 +48,7 @@ def makespan(
     count: Floats,
     row: Ints,
     servers: Floats | int,
-    longest_first: bool,
+    longest_first: NDArray[np.bool_] | bool,
     repeats: Floats | float = 1.0,
     shared: NDArray[np.bool_] | bool = False,
 ) -> Floats:
@@ -59,7 +59,7 @@ def makespan(
         count: CTAs in each class.
         row: index of the first class of each call (as numpy's reduceat takes it), shape (calls,).
         servers: SMs, or places for CTAs on them; of all calls or of each.
-        longest_first: long CTAs are handed out first (or bins are packed ahead).
+        longest_first: long CTAs are handed out first (or bins are packed ahead); of all calls or of each.
         repeats: times that the CTAs come round in the order of the grid: heads of all sequences, each from its first Q tile on.
         shared: servers are places on an SM: a CTA runs faster once those beside it are done.
 
@@ -82,7 +82,7 @@ def makespan(
     )
     packed = np.maximum.reduceat(np.ceil(cumulative / each - 1e-9) * cost, row)
     packed = np.maximum(packed, total / servers)
-    if longest_first:
+    if np.all(longest_first):
         return packed
     longest = np.maximum.reduceat(cost, row)
     ctas = np.add.reduceat(count, row)
@@ -95,7 +95,8 @@ def makespan(
     tail = np.where(
         shared, 0.5 * longest * np.minimum(1.0, 2.0 * above), (longest - begun) * np.minimum(1.0, above / EVEN)
     )
-    return np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
+    unordered = np.where(ctas <= servers, longest, np.maximum(packed, total / servers + tail))
+    return np.where(longest_first, packed, unordered)
 
 
 MOST_DEALT = 1 << 16  # CTAs of a head that are dealt one by one
@@ -143,6 +144,7 @@ SplitRule = Literal["fill", "waves", "balanced", "balanced-whole", "gradual", "s
 MOST_SPLITS = 128
 SEGMENTS, SEGMENTED_CTAS = 16, 128  # vLLM's NUM_PAR_SOFTMAX_SEGMENTS and MIN_LAUNCH_GRID_SIZE_2D
 MOST_GRADUAL_SPLITS = 8  # SGLang's triton_attention_num_kv_splits
+GRADUAL_KEYS = 32.0  # a part has a multiple of (_MIN_BLOCK_KV in its decode_attention.py)
 FEWEST_PLANNED_KEYS = 128  # FlashInfer's min_kv_chunk_size
 # TensorRT-LLM, decoderXQAConstants.h: keys of a part at least, waves of CTAs and parts of a call at most.
 HISTORY_KEYS = 128
@@ -179,7 +181,7 @@ def kv_splits(
             sequence, or, "balanced-whole", all tokens of the call (get_num_splits; sgl-project/sgl-flash-attn for the latter).
             "segments": vLLM's Triton kernel, 16 parts for a call of at most 128 CTAs, however few KV tiles there are.
             "gradual": SGLang's get_num_kv_splits, a wave for each doubling of the keys beyond 64 (of all keys, whatever the
-            window), 8 parts at most, each of whole tiles.
+            window), 8 parts at most, each of a multiple of 32 keys.
             ("planned" is planned_splits.)
         ctas: CTAs of the call before the split. slots: CTAs that run at once.
         kv_tiles: KV tiles of a CTA. tile_keys: keys of one. all_tiles: those outside a window too.
@@ -188,8 +190,8 @@ def kv_splits(
         keys = tile_keys * (kv_tiles if all_tiles is None else all_tiles)
         waves = np.maximum(np.log2(np.maximum(keys, 1.0) / 64.0), 1.0)
         wanted = np.ceil(np.floor(slots * waves) / np.maximum(ctas, 1.0))
-        tiles = np.maximum(kv_tiles, 1.0)
-        parts: Floats = np.ceil(tiles / np.ceil(tiles / np.clip(wanted, 1.0, MOST_GRADUAL_SPLITS)))
+        blocks = np.maximum(np.ceil(kv_tiles * tile_keys / GRADUAL_KEYS), 1.0)
+        parts: Floats = np.ceil(blocks / np.ceil(blocks / np.clip(wanted, 1.0, MOST_GRADUAL_SPLITS)))
         return parts
     if rule == "segments":
         return np.where(ctas <= SEGMENTED_CTAS, float(SEGMENTS), 1.0)
@@ -202,6 +204,13 @@ def kv_splits(
         return parts if most is None else np.minimum(parts, most)
     splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
+
+
+def gradual_tiles(kv_tiles: Floats, tile_keys: Floats, splits: Floats) -> tuple[Floats, Floats]:
+    """KV tiles that each of ``splits`` parts of the rule "gradual" takes, and the last of them, which has what is left."""
+    keys = np.maximum(kv_tiles * tile_keys, 1.0)
+    part = np.ceil(keys / GRADUAL_KEYS / splits) * GRADUAL_KEYS
+    return np.ceil(part / tile_keys), np.ceil((keys - (splits - 1.0) * part) / tile_keys)
 
 
 def planned_splits(ctas: Floats, slots: Floats, kv_tiles: Floats, tile_keys: Floats, kv_heads: Floats) -> Floats:

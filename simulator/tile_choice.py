@@ -13,8 +13,9 @@ def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileCh
     """The tile that a kernel takes by itself. Raises InputError when it has none for the head dimension."""
     dims, read = max(w.head_dim, w.dim_v), read_dtype(profile, w)
     return profile.tile_for(
-        pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w), w.dim_v, w.cached
-    )
+        pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w), w.dim_v, w.cached,
+        w.kv_heads,
+    )  # fmt: skip
 
 
 def read_dtype(profile: KernelProfile, w: Workload) -> str:

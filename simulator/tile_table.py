@@ -17,10 +17,11 @@ class TileChoice:
     Only for products in ``dtypes`` and keys and values in ``kv_dtypes`` unless these are empty, only with a sliding window
     or only without one where ``windowed`` says so, for values of at most ``max_value_dim`` (0: as for keys), for at most
     ``max_rows`` rows of Q, packed heads included (0: any number; as a decode tile four times its own), and, as a decode tile,
-    for ``min_keys`` keys or more. ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as the profile
-    says). ``cuda_cores``: its products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone;
-    otherwise it alternates between two, as the kernel's overlap assumes. ``mask_stall``: cycles that a warp of a warpgroup
-    stalls for each score that its threads mask where no window is, beyond the operations: a branch around each.
+    for ``min_keys`` keys or more and at most ``max_key_heads`` key heads (0: any number), where a kernel is compiled for each.
+    ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as the profile says). ``cuda_cores``: its
+    products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates
+    between two, as the kernel's overlap assumes. ``mask_stall``: cycles that a warp of a warpgroup stalls for each score that
+    its threads mask where no window is, beyond the operations: a branch around each.
 
     ``compiled``: what a compiler says of its CTA.
     """
@@ -34,6 +35,7 @@ class TileChoice:
     max_rows: int = 0
     max_value_dim: int = 0
     min_keys: int = 0
+    max_key_heads: int = 0
     in_flight: int = 0
     cuda_cores: bool = False
     single: bool = False

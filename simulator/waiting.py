@@ -17,7 +17,7 @@ CTAs that are all alike and load for themselves do not drift apart, so that none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ class Ctas:
     Attributes:
         count: CTAs in each class, of all heads; the classes of a call lie together, longest first. row: index of each call's
             first class. heads: times that they come round in the order of the grid, shape (calls,).
-        sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in.
-        dealt: calls whose CTAs are dealt to SMs beforehand, shape (calls,).
+        sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in, of
+            all calls or of each. dealt: calls whose CTAs are dealt to SMs beforehand, shape (calls,).
     """
 
     count: Floats
@@ -83,8 +83,14 @@ class Ctas:
     heads: Floats
     sms: int
     residents: Floats
-    longest_first: bool
+    longest_first: NDArray[np.bool_] | bool
     dealt: NDArray[np.bool_]
+
+    def with_two_lengths(self, first: Floats, rest_last: NDArray[np.bool_]) -> Ctas:
+        """Two classes for each: a share ``first`` of its CTAs, and the rest, which may be shorter and start last."""
+        share = np.repeat(first, schedule.class_counts(self.row, self.count.size))
+        count = np.stack([self.count * share, self.count * (1.0 - share)], axis=1).ravel()
+        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | rest_last)
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""

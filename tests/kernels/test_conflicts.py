@@ -85,6 +85,18 @@ def test_loads_of_one_sector_are_there_after_the_first() -> None:
     assert repeated_loads(kernel(*address, *loads), 0) == [False, False, True]
 
 
+def test_a_sector_is_there_whichever_warp_has_asked_for_it() -> None:
+    near = "shl.b32 %r2, %r1, 3;", "cvt.u64.u32 %rd2, %r2;", "add.s64 %rd3, %rd1, %rd2;"  # 8 bytes a thread
+    turned = "xor.b32 %r3, %r1, 32;", "shl.b32 %r4, %r3, 3;", "cvt.u64.u32 %rd4, %r4;", "add.s64 %rd5, %rd1, %rd4;"
+    loads = "ld.global.b64 %rd6, [%rd3];", "ld.global.b64 %rd7, [%rd5];"  # the second warp's sectors, and the first's
+    assert repeated_loads(kernel(*near, *turned, *loads), 0) == [False, True]
+
+
+def test_what_follows_a_scope_of_inline_assembly_is_read() -> None:
+    scope = "{\n.reg .b16 a;", "mov.b16 a, %rs1;", "}\nshl.b32 %r2, %r1, 7;"
+    assert wavefronts(kernel("st.shared.b32 [%r2], %r9;", before=scope), 0) == {("store", 4): 32.0}
+
+
 def test_loads_from_where_the_loop_is_told_are_not() -> None:
     address = "cvt.u64.u32 %rd2, %r1;", "add.s64 %rd3, %rd1, %rd2;", "ld.global.b64 %rd4, [%rd3];"
     told = "add.s64 %rd5, %rd1, %rd4;", "ld.global.b64 %rd6, [%rd5];", "ld.global.b64 %rd7, [%rd5];"

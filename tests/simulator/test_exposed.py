@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -212,6 +213,12 @@ def test_a_prompt_of_one_token_runs_the_kernel_of_prompts() -> None:
     assert use_of(RTX, "triton", one, "vllm").phase == "decode"
 
 
+def test_decoding_goes_over_a_list_of_a_windows_keys() -> None:
+    window, causal = Band(128, 0), Band(UNLIMITED, 0)
+    assert decoding(4000, 1, window).visited.tolist() == [4.0]  # 128 keys from the first on, whereever that lies
+    assert decoding(100, 1, window).visited.tolist() == decoding(100, 1, causal).visited.tolist() == [4.0]
+
+
 def decoding(cached: int, batch: int, pattern: Band, kv_dtype: str = "") -> Calls:
     workload = Workload((1,), 32, 128, batch=batch, heads_kv=4, cached=cached, kv_dtype=kv_dtype or None)
     tiles = resolve_tiles(SGLANG, pattern, workload, None, None)
@@ -226,6 +233,38 @@ def test_a_windows_keys_are_cut_as_all_keys_would_be() -> None:
     assert (short, long) == (2.0, 4.0)  # four tiles of 32 keys: by two for three parts, one each for eight
 
 
+def test_vllms_grid_has_q_tiles_that_no_sequence_has() -> None:
+    """total_num_q_blocks is tokens // BLOCK_Q + sequences: twice as many as sequences for 16 heads of a key head."""
+    vllm = load_profile("triton", RTX, "vllm")
+    none = replace(vllm, splitting=replace(vllm.splitting, searches=False))
+
+    def added_s(heads: int) -> float:
+        workload = Workload((1,), 4 * heads, 192, batch=2048, heads_kv=4, cached=7, dtype="fp8")
+        tiles = resolve_tiles(vllm, Band(UNLIMITED, 0), workload, None, None)
+        work = kernel_work(vllm, Band(UNLIMITED, 0), workload, tiles)
+        calls = single_call(RTX, vllm, workload, Band(UNLIMITED, 0), tiles, work, DEFAULT_CONDITIONS)
+        return float(forecast(RTX, vllm, calls).kernel_s[0] - forecast(RTX, none, calls).kernel_s[0])
+
+    least_s = 4 * 2048 / (RTX.dispatch_ctas_per_clock * RTX.clock_hz)
+    assert added_s(16) > added_s(1) + 0.9 * least_s
+
+
+def test_a_window_lies_in_the_last_of_vllms_segments() -> None:
+    vllm = load_profile("triton", RTX, "vllm")
+
+    def tiles_s(cached: int) -> float:
+        workload = Workload((1,), 8, 192, heads_kv=1, cached=cached, dtype="fp8")
+        tiles = resolve_tiles(vllm, Band(127, 0), workload, None, None)
+        work = kernel_work(vllm, Band(127, 0), workload, tiles)
+        found = forecast(RTX, vllm, single_call(RTX, vllm, workload, Band(127, 0), tiles, work, DEFAULT_CONDITIONS))
+        assert float(found.splits[0]) == 16.0
+        return float(found.compute_s[0]) if found.compute_s is not None else 0.0
+
+    one_each, all_in_one = tiles_s(511), tiles_s(16383)  # segments of a tile, and of 32
+    cycles = vllm.tile_for(1, 192, 1, 8, "fp8", "fp8", True).compiled.cycles
+    assert all_in_one - one_each == pytest.approx(3 * cycles / RTX.clock_hz, rel=0.1)
+
+
 def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
     # 8 sequences of 131,072 keys are 2 GiB, the last 1,024 of each 16 MiB in all.
     touched, few = (decoding(keys - 1, 8, Band(1023, 0)) for keys in (1 << 17, 1 << 13))
@@ -233,7 +272,7 @@ def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
 
 
 def test_a_grid_of_eight_parts_costs_what_they_are_launched_for() -> None:
-    many = decoding(31, 2048, Band(UNLIMITED, 0))
+    many = decoding(3, 2048, Band(UNLIMITED, 0))  # all of it in the L2
     eight, one = (
         forecast(RTX, replace(SGLANG, splitting=replace(SGLANG.splitting, grid_parts=parts)), many) for parts in (8, 0)
     )

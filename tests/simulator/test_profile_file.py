@@ -17,6 +17,7 @@ from attncast.simulator.predict import dense_baseline
 from attncast.simulator.profile import load_profile, profile_names
 from attncast.simulator.profile_file import check_fields
 from attncast.simulator.sweep import load_sweep, run_group
+from attncast.simulator.tile_choice import tile_choice
 
 from ..paths import ROOT
 
@@ -80,6 +81,19 @@ def test_a_variant_may_be_for_an_engine(write):
         f'{OWN}[[variant]]\narchs = ["sm_90"]\n[[variant]]\narchs = ["sm_90"]\nengines = ["vllm"]\nin_flight = 3\n'
     )
     assert [load_profile(path, H100, engine).in_flight for engine in ("", "sglang", "vllm")] == [1, 1, 3]
+
+
+def test_a_decode_tile_may_be_for_few_key_heads(write):
+    one, more = (
+        "{ max_head_dim = 512, q = [16], kv = [32], max_key_heads = 1 }",
+        "{ max_head_dim = 512, q = [16], kv = [64] }",
+    )
+    profile = load_profile(write(f"{OWN}decode_tiles = [{one}, {more}]\n"), H100)
+    tokens = [Workload(1, 4 * heads, 128, heads_kv=heads, cached=512) for heads in (1, 2)]
+    assert [tile_choice(profile, parse_pattern("causal"), token).kv for token in tokens] == [(32,), (64,)]
+    none = write(f"{OWN}decode_tiles = [{one.replace('heads = 1', 'heads = 0')}]\n", "none.toml")
+    with pytest.raises(InputError, match="max_key_heads in decode_tiles is 0, expected 1"):
+        load_profile(none, H100)
 
 
 def test_an_edited_file_is_read_again_as_kernel_and_as_baseline(write):

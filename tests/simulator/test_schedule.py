@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncast.simulator import schedule
+from attncast.simulator import schedule, waiting
 from attncast.simulator.schedule import (
     dealt_makespan,
     fullest_waves,
+    gradual_tiles,
     history_parts,
     history_splits,
     kv_splits,
@@ -163,6 +164,25 @@ def test_gradual_parts_follow_sglang(ctas, kv_tiles, sms):
     expected = math.ceil(keys / each)
     found = kv_splits("gradual", np.array([float(ctas)]), sms, np.array([float(kv_tiles)]), np.array([32.0]))
     assert found.tolist() == [expected]
+
+
+@given(st.integers(1, 4096), st.integers(1, 8), st.sampled_from([32, 64]))
+def test_the_last_gradual_part_has_what_is_left(blocks, wanted, tile):
+    keys = blocks * 32
+    each = 32 * math.ceil(math.ceil(keys / wanted) / 32)  # kv_len_per_split
+    parts = [min(each, keys - begin) for begin in range(0, keys, each)]
+    visited, tiles = np.array([keys / tile]), np.array([float(tile)])
+    found = gradual_tiles(visited, tiles, np.array([float(len(parts))]))
+    assert [value.tolist() for value in found] == [[math.ceil(parts[0] / tile)], [math.ceil(parts[-1] / tile)]]
+
+
+def test_short_last_parts_start_last():
+    """Five parts for each of 128 sequences, the last half as long, in 592 places: the last ones end with two short ones."""
+    whole = waiting.Ctas(np.array([640.0]), np.array([0]), np.array([640.0]), 148, np.array([4.0]), False)
+    ragged = whole.with_two_lengths(np.array([0.8]), np.array([True]))
+    assert ragged.count.tolist() == pytest.approx([512.0, 128.0])
+    assert ragged.makespan(np.array([7.0, 4.0]), 592).tolist() == [8.0]
+    assert whole.makespan(np.array([7.0]), 592).tolist() == [14.0]
 
 
 def test_segments_are_vllms():

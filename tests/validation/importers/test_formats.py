@@ -232,3 +232,16 @@ def test_values_of_mimo_are_narrower_than_its_keys(tmp_path):
     path = tmp_path / "dims.csv"
     path.write_text("\n".join([header, *lines]) + "\n")
     assert [run.workload.dim_v for run in import_runs("aiconfigurator", path).runs] == [128, 128, 192]
+
+
+def test_vllms_triton_kernel_is_handed_queries_in_the_caches_fp8(tmp_path):
+    header = "framework,version,device,op_name,kernel_source,batch_size,isl,num_heads,num_key_value_heads,head_dim,attn_dtype,"
+    header += "kv_cache_dtype,step,latency,window_size"
+    lines = [
+        f"VLLM,0.24.0,NVIDIA B200,generation,vllm_triton_attn,1,1,16,1,192,bfloat16,{cache},4095,0.02,0"
+        for cache in ("bfloat16", "fp8")
+    ]
+    path = tmp_path / "queries.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    runs = import_runs("aiconfigurator", path).runs
+    assert [(run.workload.dtype, run.measures) for run in runs] == [("bf16", "call+append"), ("fp8", "call+append")]
