@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..hwmodels import GPU
-from . import clock, memory, pipes, schedule, steps, waiting
+from . import clock, memory, pipes, schedule, sections, steps, waiting
 from .calls import Calls, Costs
 from .cta_life import OUTPUT_BYTES, latency_cycles
 from .parts import most_parts, parts_of
@@ -130,7 +130,9 @@ def forecast(
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     chain = chain + flat(latency + waits)
     heads = head_groups * splits
-    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order == "longest-first")
+    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, profile.order != "launch")
+    if profile.order == "sections":
+        grid = replace(grid, sequences=c.batch, section=sections.section_heads(c, splits))
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     else:

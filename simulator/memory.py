@@ -136,12 +136,18 @@ def append_seconds(
         warps = np.ceil(threads / WARP)
         jobs = np.where(np.asarray(heads_of_warps) > 0, heads_of_warps, np.ceil(row_elements / (WARP * APPENDED)))
         turns = np.maximum(np.ceil(jobs / warps), 1.0)
-        # Warps that have a job, in all turns but the last and in the last, set how long a turn's instructions take.
-        one, last = (
-            instructions * np.maximum(RESULT_CYCLES, resident * busy / SCHEDULERS)
-            for busy in (warps, jobs - (turns - 1.0) * warps)
+        beside = np.clip(tokens / gpu.sms, 1.0, resident)
+        # All warps look their token's slot up. Those that have a job, in all turns but the last and in the last, set how long a
+        # turn's instructions take.
+        begun, one, last = (
+            count * np.maximum(RESULT_CYCLES, beside * busy / SCHEDULERS)
+            for count, busy in (
+                (TOKEN_INSTRUCTIONS, warps),
+                (instructions, warps),
+                (instructions, jobs - (turns - 1.0) * warps),
+            )
         )
-        chain = (TOKEN_INSTRUCTIONS * RESULT_CYCLES + (turns - 1.0) * one + last) / gpu.clock_hz
+        chain = (begun + (turns - 1.0) * one + last) / gpu.clock_hz
         trips_s = (1.0 + 2.0 * turns) * latency_seconds(gpu, np.asarray(from_l2))
         waiting = (trips_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)

@@ -60,7 +60,7 @@ class KernelProfile:
             with a warp on each scheduler, and those that share an SM, or have more warps, overlap more (see pipes); or "loads",
             its loads too, no stage being ahead. tile_round_trips: memory latencies for each load that it waits for. Where a
             compiler told how long a tile takes, overlap is how many times that it takes.
-        order: "longest-first" or "launch" (in the order of the grid).
+        order: "longest-first", "launch" (in the order of the grid) or "sections" (see sections).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM; with a chain no more than its
             shared memory holds Q, K and V tiles of.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
@@ -101,7 +101,7 @@ class KernelProfile:
     rescaled_tiles: float = 1.0
     emulated_exp: float = 0.0
     chain: Literal["none", "pipes", "loads"] = "none"
-    order: Literal["longest-first", "launch"] = "launch"
+    order: Literal["longest-first", "launch", "sections"] = "launch"
     in_flight: int = 1
     kv_tiling: KvTiling = "static"
     padded: Literal["none", "values", "both", "rows"] = "none"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hwmodels import GPU
-from . import schedule
+from . import schedule, sections
 from .tiles import Floats, Ints
 
 REGISTER_UNIT = 8  # registers of a thread are handed out in eights (CUDA C++ Programming Guide, occupancy)
@@ -72,6 +72,7 @@ class Ctas:
         count: CTAs in each class, of all heads; the classes of a call lie together, longest first. row: index of each call's
             first class. heads: times that they come round in the order of the grid, shape (calls,).
         sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in.
+        sequences, section: of each call, and the heads of a section, where they start section by section (see sections).
     """
 
     count: Floats
@@ -80,11 +81,19 @@ class Ctas:
     sms: int
     residents: Floats
     longest_first: bool
+    sequences: Floats | None = None
+    section: Floats | None = None
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""
         shared = np.asarray(places) > self.sms
-        return schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
+        span = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
+        if self.section is None or self.sequences is None:
+            return span
+        once = self.count / np.repeat(self.heads, schedule.class_counts(self.row, cost.size))
+        return span * sections.stretch(
+            cost, once, self.row, self.heads / self.sequences, self.sequences, self.section, self.sms
+        )
 
 
 def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_gaps: bool) -> Floats:
