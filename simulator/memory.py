@@ -154,6 +154,26 @@ def append_seconds(
     return seconds
 
 
+STORED_BYTES = 1024.0  # of a token's keys, or twice as many, for which two warps, or four, copy it
+
+
+def store_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats, from_l2: Floats) -> Floats:
+    """Time to write new keys and values to a paged cache by a warp for each token, as SGLang does (its jit_kernel's kvcache.cuh
+    and kvcache.py), without launch.
+
+    Args:
+        moving_s: time to read and write the bytes. row_bytes: of a token's keys in the cache. from_l2: share of the bytes read
+            that the L2 holds.
+
+    A warp loads its token's slot, then keys and values together; an SM is full of them.
+    """
+    warps = np.where(row_bytes % (2.0 * STORED_BYTES) == 0, 4.0, np.where(row_bytes % STORED_BYTES == 0, 2.0, 1.0))
+    trips_s = 2.0 * latency_seconds(gpu, from_l2)
+    places = gpu.sms * (gpu.max_threads_per_sm // WARP)
+    seconds: Floats = np.maximum(moving_s, trips_s * tokens * warps / places) + trips_s
+    return seconds
+
+
 # PyTorch's index_put (aten/src/ATen/native/cuda/IndexKernel.cu, OffsetCalculator of two axes): instructions of a thread for an
 # element, of either of its sizes: its offsets by divisions, the row's index with its bounds, the element. Counted in the SASS
 # that nvcc 13.0 makes for sm_90 of a loop with that arithmetic.
