@@ -234,7 +234,9 @@ def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -
     """Bytes read and written by what a call does besides attention (see Calls)."""
     tokens = w.batch * w.tokens
     query = tokens * w.heads * w.head_dim * (ACTIVATION_BYTES + DTYPE_BYTES[w.dtype])
-    key = tokens * w.kv_heads * (w.head_dim + w.dim_v) * (ACTIVATION_BYTES + DTYPE_BYTES[w.kv_dtype or w.dtype])
+    cast_before = append_by_warps(conditions.engine) and DTYPE_BYTES[w.dtype] < 2 and not conditions.quantises
+    handed = DTYPE_BYTES[w.dtype] if cast_before else ACTIVATION_BYTES  # a warp copies bytes as they are
+    key = tokens * w.kv_heads * (w.head_dim + w.dim_v) * (handed + DTYPE_BYTES[w.kv_dtype or w.dtype])
     return {
         "append_bytes": key if conditions.appends else 0.0,
         "rotate_bytes": query if conditions.rotates and not rotates_itself(profile, w) else 0.0,
