@@ -1,8 +1,8 @@
 """CTAs handed out in sections: of some heads whose keys lie in the L2 together the longest first, then of the next heads.
 
 FlashAttention-3 where sequences may vary (hopper/flash_prepare_scheduler.cu and VarlenDynamicPersistentTileScheduler in
-hopper/tile_scheduler.hpp): sequence after sequence, section after section. A long CTA of the last section then begins late. Over
-many waves that comes to little; where CTAs are few each goes to the SM that is free first, one by one.
+hopper/tile_scheduler.hpp): sequence after sequence, section after section. A long CTA of the last section then begins late.
+Over many waves that comes to little; where CTAs are few each is handed to the SM that is free first, one by one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def section_heads(c: Calls, splits: Floats) -> Floats:
     return found
 
 
-def stretch(cost: Floats, count: Floats, row: Ints, heads: Floats, sequences: Floats, section: Floats, sms: int) -> Floats:
+def stretch(
+    cost: Floats, count: Floats, row: Ints, heads: Floats, sequences: Floats, section: Floats, sms: int
+) -> Floats:
     """Time until the last SM is done, over what it is where the longest of all CTAs go first (see schedule.makespan).
 
     Args:
@@ -53,12 +55,16 @@ def stretch(cost: Floats, count: Floats, row: Ints, heads: Floats, sequences: Fl
 
 
 @lru_cache(maxsize=1 << 16)
-def _stretch(cost: tuple[float, ...], count: tuple[int, ...], heads: int, sequences: int, section: int, sms: int) -> float:
+def _stretch(
+    cost: tuple[float, ...], count: tuple[int, ...], heads: int, sequences: int, section: int, sms: int
+) -> float:
     costs = np.array(cost)
     sections = [min(section, heads - begun) for begun in range(0, heads, section)]
     order = np.concatenate([np.repeat(costs, np.array(count) * size) for size in sections])
     free = [0.0] * sms
     for own in np.tile(order, sequences).tolist():
         heapq.heapreplace(free, free[0] + own)
-    best = makespan(costs, np.array(count, dtype=np.float64) * heads * sequences, np.zeros(1, dtype=np.int64), sms, True)
+    best = makespan(
+        costs, np.array(count, dtype=np.float64) * heads * sequences, np.zeros(1, dtype=np.int64), sms, True
+    )
     return max(free) / float(best[0])
