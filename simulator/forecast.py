@@ -109,6 +109,8 @@ def forecast(
         work = chain = np.maximum(work, loaded)
     if tile.first_saves is not None:
         work = chain = work - flat(tile.first_saves) * (c.visited > 0)
+    if tile.first_waits is not None:
+        work = chain = work + flat(tile.first_waits) * (c.visited > 0)
     if tile.chain is not None:
         chain = cycles_of(*tile.chain)
         if not c.in_flight.all():
