@@ -31,7 +31,8 @@ class Products:
         exposed_ends: a CTA's first product waits until its queries and first keys have come, with nothing else to work on: they
             are asked for when it begins, or when its shared memory is free of the tile before. Its output passes through
             shared memory before it is stored, but parts of it, in fp32, come from the registers and are staged for nothing.
-        fills: the softmax of a CTA's first KV tile and the last one's product with values have no other tile's work beside them.
+        fills: the softmax of a CTA's first KV tile and the product of the last one's values have no other tile's work beside
+            them.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
             dimension from which the two products of such a tile do not overlap.
