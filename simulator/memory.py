@@ -126,7 +126,7 @@ def append_seconds(
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
     registers are told, it copies keys and then values, a latency for each and its instructions one after the other, or as
-    fast as the SM issues those of all its warps that have any; and this or the bytes set the pace.
+    fast as the SM issues those of all its warps; and this or the bytes set the pace.
     """
     threads = np.clip(row_elements, float(WARP), APPEND_THREADS)
     resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
@@ -148,7 +148,8 @@ def append_seconds(
             )
         )
         chain = (begun + (turns - 1.0) * one + last) / gpu.clock_hz
-        trips_s = (1.0 + 2.0 * turns) * latency_seconds(gpu, np.asarray(from_l2))
+        # Slots of sixteen neighbours are a line of the L2.
+        trips_s = gpu.l2_latency_s + 2.0 * turns * latency_seconds(gpu, np.asarray(from_l2))
         waiting = (trips_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
     return seconds

@@ -66,6 +66,11 @@ def test_a_pass_over_queries_is_each_engines_own():
         "call_s": pytest.approx(4e-6)
     }
     assert carried(H200, ["query_rate"], {H100: {"query_rate": 5.0}}) == {"query_rate": pytest.approx(5.0)}
+    decode = Use("h100", "fa3", "vllm", "decode", "16-bit")
+    both = {H100: {"query_rate": 5.0}, decode: {"query_rate": 9.0, "call_s": 1e-6}}
+    assert carried(H200, ["query_rate", "call_s"], both) == {"query_rate": pytest.approx(5.0)}
+    only = {H100: {"call_s": 4e-6}, decode: {"query_rate": 9.0}}  # the same kernel in both phases
+    assert carried(H200, ["query_rate"], only) == {"query_rate": pytest.approx(9.0)}
 
 
 def test_nothing_carries_from_another_phase_alone_or_an_unknown_gpu():

@@ -173,7 +173,8 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     chain_s = (
         (100 + 100) * 4 / GPU.clock_hz
     )  # instructions of 4 cycles before the first key, and of a key and its value
-    waits_s = 3 * GPU.dram_latency_s + chain_s
+    trips_s = GPU.l2_latency_s + 2 * GPU.dram_latency_s  # its slot, keys, values
+    waits_s = trips_s + chain_s
     assert each_s(512.0, 72.0) == pytest.approx(waits_s / GPU.sms)  # 65536 // (512 x 72) = 1
     # Warps that take a head each go round twice for 17 to 32 heads.
     assert each_s(2048.0, 72.0, 16.0) == each_s(2048.0, 72.0)
@@ -184,7 +185,7 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     assert each_s(256.0, 72.0) == pytest.approx((waits_s + 100 * 2 / GPU.clock_hz) / GPU.sms / 3)
     assert each_s(512.0, 0.0) == pytest.approx(2 * GPU.dram_latency_s / GPU.sms / 3)  # 1536 // 512 by threads
     # Three CTAs of 16 warps on four schedulers: an instruction of each takes 12 cycles, more than the 4 until the next may run.
-    busy_s = 3 * GPU.dram_latency_s + (100 * 12 + 100 * 12) / GPU.clock_hz
+    busy_s = trips_s + (100 * 12 + 100 * 12) / GPU.clock_hz
     assert each_s(512.0, 32.0, 16.0) == pytest.approx(busy_s / GPU.sms / 3)
     assert each_s(512.0, 32.0, 4.0) == pytest.approx((waits_s + 100 * 8 / GPU.clock_hz) / GPU.sms / 3)
     # Many bytes hide it.
@@ -193,7 +194,7 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
         append_seconds(GPU, moving, tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0, 0.0, share)))[0]
         for share in (1.0, 0.0)
     )
-    assert far - near == pytest.approx(3.0 * (GPU.dram_latency_s - GPU.l2_latency_s) * (1 + 1e5 / GPU.sms))
+    assert far - near == pytest.approx(2.0 * (GPU.dram_latency_s - GPU.l2_latency_s) * (1 + 1e5 / GPU.sms))
     (narrow, more), (wide, fewer) = (append_thread("vllm", "sm_100", size) for size in (1, 2))
     assert narrow > wide > 0
     assert more > fewer > 0
