@@ -177,6 +177,9 @@ def forecast(
             own = cycles_of(*last.chain) * flat(beside_last) + flat(latency)
         alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
         paced_s = before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s)
+        if profile.products.exposed_ends:
+            # DRAM idles until the first CTAs, which start together, have found their tiles, and after the last loads.
+            paced_s = np.maximum(paced_s, memory_s + latency / clock_hz)
     run_s = np.maximum(run_s, paced_s)
     if profile.splitting.grid_parts:
         idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)

@@ -17,6 +17,7 @@ COPY_TRIPS = 4.0
 # Axes of such a copy that do not merge: batch, key heads, query heads that share one, and the head dimension.
 COPIED_AXES = 4.0
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+MERGING_TRIPS = 4.0  # of a CTA of FlashAttention-3's merging kernel
 EMPTY_TRIPS = 0.5  # of a merging CTA's: how many parts there are, and the next CTA's turn
 MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 # A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
@@ -52,6 +53,11 @@ def passes(
     if (merges & ~merged).any():  # a merge is launched, whose CTAs find nothing to do
         empty_s = once_s + (1.0 + EMPTY_TRIPS * _merge_turns(gpu, profile, c)) * gpu.dram_latency_s
         merge_s = np.where(merges & ~merged, empty_s, merge_s)
+    if profile.merging.sequences_walked:
+        # The first CTAs of an SM do so before the attention kernel ends.
+        later = np.maximum(_merge_turns(gpu, profile, c) / MERGING_TRIPS - 1.0, 0.0)
+        walk_s = later * c.batch / profile.merging.sequences_walked * gpu.l2_latency_s
+        merge_s = merge_s + np.where(merged | merges, walk_s, 0.0)
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)

@@ -56,6 +56,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "products.row_warps": (0, 32),
     "merging.token_trips": (0.0, 100.0),
     "merging.part_trips": (0.0, 100.0),
+    "merging.sequences_walked": (0, 65536),
     "splitting.warp_keys": (0, 4096),
     "splitting.unroll": (1, 64),
     "splitting.grid_parts": (0, 128),

@@ -144,7 +144,8 @@ class Merging:
             warp loads at a time, of keys and values too.
         token_trips: memory latencies that a CTA of the merging kernel takes over a token and head, of which it merges one after
             the other; or that the last CTA takes besides those for its parts. part_trips: the same for each part, where the
-            kernel adds them one after the other.
+            kernel adds them one after the other. sequences_walked: sequences that a CTA of that kernel walks over in one
+            latency of the L2 to find its tokens; 0 when it need not.
     """
 
     by: Literal["launch", "last"] = "launch"
@@ -152,6 +153,7 @@ class Merging:
     columns: int = 0
     token_trips: float = 0.0
     part_trips: float = 0.0
+    sequences_walked: int = 0
 
 
 @dataclass(frozen=True)
