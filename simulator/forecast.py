@@ -156,6 +156,9 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.products.exposed_ends:
+        # DRAM idles until the first CTAs, which start together, have their queries, and after the last loads.
+        run_s = np.maximum(run_s, memory_s + latency / clock_hz)
     if profile.splitting.sequences_walked:
         # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
         # Only serving engines (which append) call it with sequences of varying length.
@@ -177,9 +180,6 @@ def forecast(
             own = cycles_of(*last.chain) * flat(beside_last) + flat(latency)
         alone_s = np.minimum.reduceat(np.maximum(own, work * flat(beside_last)), c.row) / clock_hz
         paced_s = before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s)
-        if profile.products.exposed_ends:
-            # DRAM idles until the first CTAs, which start together, have found their tiles, and after the last loads.
-            paced_s = np.maximum(paced_s, memory_s + latency / clock_hz)
     run_s = np.maximum(run_s, paced_s)
     if profile.splitting.grid_parts:
         idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
