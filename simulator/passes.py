@@ -54,9 +54,10 @@ def passes(
         empty_s = once_s + (1.0 + EMPTY_TRIPS * _merge_turns(gpu, profile, c)) * gpu.dram_latency_s
         merge_s = np.where(merges & ~merged, empty_s, merge_s)
     if profile.merging.sequences_walked:
-        # The first CTAs of an SM do so before the attention kernel ends.
-        later = np.maximum(_merge_turns(gpu, profile, c) / MERGING_TRIPS - 1.0, 0.0)
-        walk_s = later * c.batch / profile.merging.sequences_walked * gpu.l2_latency_s
+        # The first CTAs of an SM do so before the attention kernel ends; the others' tokens are half way or further on average.
+        waves = np.maximum(_merge_turns(gpu, profile, c) / MERGING_TRIPS, 1.0)
+        walks = (waves - 1.0) * 0.5 * (1.0 + 1.0 / waves)
+        walk_s = walks * c.batch / profile.merging.sequences_walked * gpu.l2_latency_s
         merge_s = merge_s + np.where(merged | merges, walk_s, 0.0)
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
