@@ -13,7 +13,7 @@ from . import memory, pipes
 from .calls import Calls
 from .cascade_call import CascadeWork
 from .clock import FREE_S, SERVING_FREE_S
-from .conditions import Conditions, apart_s, append_thread
+from .conditions import Conditions, apart_s, append_by_warps, append_thread
 from .forecast import packed_heads
 from .patterns import Band, Pattern
 from .profile import MAX_TILE_TOKENS, KernelProfile
@@ -129,6 +129,7 @@ def single_call(
         **around,
         "append_registers": append[0],
         "append_instructions": append[1],
+        "append_warps": append_by_warps(conditions.engine) and w.head_dim == w.dim_v,
         "apart_s": _apart_s(gpu, w, conditions),
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,
@@ -238,8 +239,10 @@ def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -
     """Bytes read and written by what a call does besides attention (see Calls)."""
     tokens = w.batch * w.tokens
     query = tokens * w.heads * w.head_dim * (ACTIVATION_BYTES + DTYPE_BYTES[w.dtype])
+    cast_before = append_by_warps(conditions.engine) and DTYPE_BYTES[w.dtype] < 2 and not conditions.quantises
+    handed = DTYPE_BYTES[w.dtype] if cast_before else ACTIVATION_BYTES  # a warp copies bytes as they are
     stored = tokens * w.kv_heads * (w.head_dim + w.dim_v) * DTYPE_BYTES[w.kv_dtype or w.dtype]
-    key = stored + tokens * w.kv_heads * (w.head_dim + w.dim_v) * ACTIVATION_BYTES
+    key = stored + tokens * w.kv_heads * (w.head_dim + w.dim_v) * handed
     rotates = conditions.rotates and not rotates_itself(profile, w)
     # Threads of every query head load its keys and values too, and the cosines and sines of the dims that are rotated.
     angles = COS_SIN_BYTES * (conditions.rotary_dim or w.head_dim) / 2.0

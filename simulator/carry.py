@@ -105,12 +105,15 @@ def _program(profile: KernelProfile) -> tuple[object, ...]:
 
 
 def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -> float | None:
+    own_pass = name in OF_ENGINES_PASS
+    known = {other: values for other, values in others.items() if name in values}
+    if own_pass:
+        known = {other: values for other, values in known.items() if other.engine == use.engine}
+    fitting = {other: values for other, values in known.items() if other.phase == use.phase}
+    if own_pass and not fitting:
+        fitting = known  # the same kernel in both phases
     total = mean = 0.0
-    for other, values in others.items():
-        if name not in values or other.phase != use.phase:
-            continue
-        if name in OF_ENGINES_PASS and other.engine != use.engine:
-            continue
+    for other, values in fitting.items():
         weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
         weight *= 1.0 if use.kernel == other.kernel else OTHER_BUILD
         weight *= 1.0 if use.engine == other.engine else OTHER_ENGINE

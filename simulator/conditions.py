@@ -86,6 +86,11 @@ def append_thread(engine: str, arch: str, cache_bytes: float) -> tuple[float, fl
     return float(registers), float(table.get("append_instructions", (0.0, 0.0))[converts])
 
 
+def append_by_warps(engine: str) -> bool:
+    """Whether each warp of the engine's appending pass copies a token (see memory.store_seconds)."""
+    return bool(_engines().get(engine, {}).get("append_warps", False))
+
+
 def apart_s(engine: str) -> float:
     """Seconds more of a call of the engine that appends keys and values of different head dims."""
     return float(_engines().get(engine, {}).get("apart_s", 0.0))

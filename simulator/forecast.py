@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hwmodels import GPU
-from . import clock, memory, pipes, schedule, steps, waiting
+from . import clock, memory, pipes, schedule, sections, steps, waiting
 from .calls import Calls, Costs
 from .cta_life import OUTPUT_BYTES, latency_cycles, search_cycles
 from .parts import most_parts, parts_of
@@ -117,6 +117,8 @@ def forecast(
         work = chain = np.maximum(work, loaded)
     if tile.first_saves is not None:
         work = chain = work - flat(tile.first_saves) * (c.visited > 0)
+    if tile.first_waits is not None:
+        work = chain = work + flat(tile.first_waits) * (c.visited > 0)
     if tile.chain is not None:
         chain = cycles_of(*tile.chain) + flat(profile.overlap * c.end_cycles)
         work = work + flat(profile.overlap * c.end_work_cycles)
@@ -141,8 +143,10 @@ def forecast(
     heads = head_groups * splits
     times = np.ones_like(heads) if profile.order == "by-tile" else heads
     dealt = np.broadcast_to((profile.order == "dealt") & ~np.asarray(decodes), heads.shape)
-    longest_first = profile.order == "longest-first"
+    longest_first = profile.order in ("longest-first", "sections")
     grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
+    if profile.order == "sections":
+        grid = replace(grid, sequences=c.batch, section=sections.section_heads(c, splits))
     if in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     elif unequal is not None:
@@ -171,6 +175,9 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.products.exposed_ends:
+        # DRAM idles until the first CTAs, which start together, have their queries, and after the last loads.
+        run_s = np.maximum(run_s, memory_s + latency / clock_hz)
     if profile.splitting.sequences_walked:
         # A CTA finds its next tile by walking over sequences; where keys may be split it also looks up into how many parts.
         # Only serving engines (which append) call it with sequences of varying length.

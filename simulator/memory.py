@@ -180,7 +180,7 @@ def append_seconds(
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
     registers are told, it copies keys and then values, a latency for each and its instructions one after the other, or as
-    fast as the SM issues those of all its warps that have any; and this or the bytes set the pace.
+    fast as the SM issues those of all its warps; and this or the bytes set the pace.
     """
     threads = np.clip(row_elements, float(WARP), APPEND_THREADS)
     resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
@@ -190,15 +190,42 @@ def append_seconds(
         warps = np.ceil(threads / WARP)
         jobs = np.where(np.asarray(heads_of_warps) > 0, heads_of_warps, np.ceil(row_elements / (WARP * APPENDED)))
         turns = np.maximum(np.ceil(jobs / warps), 1.0)
-        # Warps that have a job, in all turns but the last and in the last, set how long a turn's instructions take.
-        one, last = (
-            instructions * np.maximum(RESULT_CYCLES, resident * busy / SCHEDULERS)
-            for busy in (warps, jobs - (turns - 1.0) * warps)
+        beside = np.clip(tokens / gpu.sms, 1.0, resident)
+        # All warps look their token's slot up. Those that have a job, in all turns but the last and in the last, set how long a
+        # turn's instructions take.
+        begun, one, last = (
+            count * np.maximum(RESULT_CYCLES, beside * busy / SCHEDULERS)
+            for count, busy in (
+                (TOKEN_INSTRUCTIONS, warps),
+                (instructions, warps),
+                (instructions, jobs - (turns - 1.0) * warps),
+            )
         )
-        chain = (TOKEN_INSTRUCTIONS * RESULT_CYCLES + (turns - 1.0) * one + last) / gpu.clock_hz
-        trips_s = (1.0 + 2.0 * turns) * latency_seconds(gpu, np.asarray(from_l2))
+        chain = (begun + (turns - 1.0) * one + last) / gpu.clock_hz
+        # Slots of sixteen neighbours are a line of the L2.
+        trips_s = gpu.l2_latency_s + 2.0 * turns * latency_seconds(gpu, np.asarray(from_l2))
         waiting = (trips_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
+    return seconds
+
+
+STORED_BYTES = 1024.0  # of a token's keys, or twice as many, for which two warps, or four, copy it
+
+
+def store_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats, from_l2: Floats) -> Floats:
+    """Time to write new keys and values to a paged cache by a warp for each token, as SGLang does (its jit_kernel's kvcache.cuh
+    and kvcache.py), without launch.
+
+    Args:
+        moving_s: time to read and write the bytes. row_bytes: of a token's keys in the cache. from_l2: share of the bytes read
+            that the L2 holds.
+
+    A warp loads its token's slot, then keys and values together; an SM is full of them.
+    """
+    warps = np.where(row_bytes % (2.0 * STORED_BYTES) == 0, 4.0, np.where(row_bytes % STORED_BYTES == 0, 2.0, 1.0))
+    trips_s = 2.0 * latency_seconds(gpu, from_l2)
+    places = gpu.sms * (gpu.max_threads_per_sm // WARP)
+    seconds: Floats = np.maximum(moving_s, trips_s * tokens * warps / places) + trips_s
     return seconds
 
 

@@ -18,6 +18,7 @@ COPY_TRIPS = 4.0
 # Axes of such a copy that do not merge: batch, key heads, query heads that share one, and the head dimension.
 COPIED_AXES = 4.0
 MERGE_BYTES = 4.0  # partial results of split-KV kernels are fp32
+MERGING_TRIPS = 4.0  # of a CTA of FlashAttention-3's merging kernel
 EMPTY_TRIPS = 0.5  # of a merging CTA's: how many parts there are, and the next CTA's turn
 MERGE_THREADS = 128  # of a CTA that merges them (FlashInfer's cascade.cuh)
 # A step of a CTA that merges alone: a part comes from the L2, is scaled and added (see profiles/xqa.toml).
@@ -53,6 +54,12 @@ def passes(
     if (merges & ~merged).any():  # a merge is launched, whose CTAs find nothing to do
         empty_s = once_s + (1.0 + EMPTY_TRIPS * _merge_turns(gpu, profile, c)) * gpu.dram_latency_s
         merge_s = np.where(merges & ~merged, empty_s, merge_s)
+    if profile.merging.sequences_walked:
+        # The first CTAs of an SM do so before the attention kernel ends; the others' tokens are half way or further on average.
+        waves = np.maximum(_merge_turns(gpu, profile, c) / MERGING_TRIPS, 1.0)
+        walks = (waves - 1.0) * 0.5 * (1.0 + 1.0 / waves)
+        walk_s = walks * c.batch / profile.merging.sequences_walked * gpu.l2_latency_s
+        merge_s = merge_s + np.where(merged | merges, walk_s, 0.0)
     if c.append_bytes.any():
         # Attention touches one half of them, the new keys or the cache: the call's loop goes over the other half too.
         left = 1.0 - memory.resident_share(gpu, moved.unique_bytes + 0.5 * c.append_bytes, c.warm)
@@ -68,6 +75,13 @@ def passes(
             c.kv_heads if profile.serving.heads_apart else 0.0,
             1.0 - left,
         )
+        if c.append_warps.any():
+            moving_s = np.maximum(
+                memory.dram_seconds(gpu, c.append_bytes * left), memory.l2_seconds(gpu, c.append_bytes, clock_hz)
+            )
+            row_bytes = c.kv_heads * c.dim * c.kv_bytes
+            stored_s = memory.store_seconds(gpu, moving_s, c.batch * c.queries, row_bytes, 1.0 - left)
+            appending_s = np.where(c.append_warps > 0, stored_s, appending_s)
         if c.rotate_bytes.any():
             appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads

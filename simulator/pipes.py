@@ -87,7 +87,7 @@ class TileCycles:
         chain: all three for a CTA alone, where that is longer (see waiting).
         pipes: each pipe of a full tile. mask: on the compare pipe, for masking. l2: its bytes at an SM's share of the L2.
         l2_bytes: bytes exchanged with the L2. first_saves: what the first tile of a CTA costs less than the others, if
-            it does.
+            it does. first_waits: what the first costs more.
     """
 
     full: Floats
@@ -98,6 +98,7 @@ class TileCycles:
     l2_bytes: Floats
     tested: Floats = field(default_factory=_none)
     first_saves: Floats | None = None
+    first_waits: Floats | None = None
     chain: tuple[Floats, Floats, Floats] | None = None
 
 
@@ -149,6 +150,7 @@ def _tile_cycles(
         l2=l2,
         l2_bytes=moved,
         first_saves=_first_saves(gpu, profile, tile, pipes, l2),
+        first_waits=_first_waits(profile, masked, tile.single) if profile.products.fills else None,
     )
 
 
@@ -226,6 +228,13 @@ def _first_saves(
     first = combine(profile, {**full, "fp32": full["fp32"] - promoted, "spill": none, "wait": none})
     saved: Floats = np.maximum(combine(profile, full), l2) - np.maximum(first, l2)
     return np.where(tile.dim >= profile.products.serial_fp8_dim, saved, 0.0)
+
+
+def _first_waits(profile: KernelProfile, masked: dict[str, Floats], single: Floats) -> Floats:
+    """Cycles that the pipes of a CTA's first KV tile take more than those of others, with no tile beside them."""
+    alone = copy(profile)
+    object.__setattr__(alone, "overlap", np.maximum(profile.overlap, 1.0))
+    return combine(alone, masked, single) - combine(profile, masked, single)
 
 
 def tile_pipes(

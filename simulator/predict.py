@@ -190,7 +190,7 @@ def bound_by(costs: Costs, call: int = 0) -> str:
 def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:
     if costs.cta_cycles is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
         return None
-    longest_first = profile.order == "longest-first"
+    longest_first = profile.order != "launch"
     span_s = float(costs.compute_s[0])
     return Dispatch(
         costs.cta_cycles / costs.clock_hz[0], np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,

@@ -61,8 +61,8 @@ class KernelProfile:
             its loads too, no stage being ahead. tile_round_trips: memory latencies for each load that it waits for. Where a
             compiler told how long a tile takes, overlap is how many times that it takes.
         order: "longest-first"; "launch", in the order of the grid: a head's Q tiles, then the next head's; "by-tile": all
-            heads' and sequences' first Q tiles, then their second ones; or "dealt": each SM is told beforehand which of a
-            prompt's Q tiles it takes, every so-manyth (see schedule.dealt_makespan).
+            heads' and sequences' first Q tiles, then their second ones; "dealt": each SM is told beforehand which of a
+            prompt's Q tiles it takes, every so-manyth (see schedule.dealt_makespan); or "sections" (see sections).
         in_flight: CTAs, or tiles of a persistent CTA, whose memory latencies overlap on an SM; with a chain no more than its
             shared memory holds Q, K and V tiles of.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
@@ -105,7 +105,7 @@ class KernelProfile:
     rescaled_tiles: float = 1.0
     emulated_exp: float = 0.0
     chain: Literal["none", "pipes", "loads"] = "none"
-    order: Literal["longest-first", "launch", "by-tile", "dealt"] = "launch"
+    order: Literal["longest-first", "launch", "by-tile", "dealt", "sections"] = "launch"
     in_flight: int = 1
     kv_tiling: KvTiling = "static"
     padded: Literal["none", "values", "both", "rows"] = "none"

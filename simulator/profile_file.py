@@ -59,6 +59,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "serving.index_bytes": (0.0, 64.0),
     "merging.head_instructions": (0.0, 10000.0),
     "merging.part_instructions": (0.0, 10000.0),
+    "merging.sequences_walked": (0, 65536),
     "splitting.warp_keys": (0, 4096),
     "splitting.unroll": (1, 64),
     "splitting.grid_parts": (0, 128),

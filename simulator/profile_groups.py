@@ -31,6 +31,8 @@ class Products:
         exposed_ends: a CTA's first product waits until its queries and first keys have come, with nothing else to work on: they
             are asked for when it begins, or when its shared memory is free of the tile before. Its output passes through
             shared memory before it is stored, but parts of it, in fp32, come from the registers and are staged for nothing.
+        fills: the softmax of a CTA's first KV tile and the product of the last one's values have no other tile's work beside
+            them.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
             dimension from which the two products of such a tile do not overlap.
@@ -46,6 +48,7 @@ class Products:
     output_in_registers: Literal["always", "kv_tile"] = "always"
     wait_cycles: float = 0.0
     exposed_ends: bool = False
+    fills: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     serial_fp8_dim: int = 1024
@@ -149,6 +152,8 @@ class Merging:
         head_instructions, part_instructions: those of a merging kernel that has a CTA of ``MERGE_THREADS`` for each token and
             head, for each of its threads, and more for each part (0: CTAs go over tokens and heads). ``token_trips`` is then
             of each such CTA.
+        sequences_walked: sequences that a CTA of that kernel walks over in one latency of the L2 to find its tokens; 0 when it
+            need not.
     """
 
     by: Literal["launch", "last"] = "launch"
@@ -158,6 +163,7 @@ class Merging:
     part_trips: float = 0.0
     head_instructions: float = 0.0
     part_instructions: float = 0.0
+    sequences_walked: int = 0
 
 
 @dataclass(frozen=True)

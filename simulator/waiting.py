@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hwmodels import GPU
-from . import schedule
+from . import schedule, sections
 from .tiles import Floats, Ints
 
 REGISTER_UNIT = 8  # registers of a thread are handed out in eights (CUDA C++ Programming Guide, occupancy)
@@ -76,6 +76,7 @@ class Ctas:
             first class. heads: times that they come round in the order of the grid, shape (calls,).
         sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in, of
             all calls or of each. dealt: calls whose CTAs are dealt to SMs beforehand, shape (calls,).
+        sequences, section: of each call, and the heads of a section, where they start section by section (see sections).
     """
 
     count: Floats
@@ -85,6 +86,8 @@ class Ctas:
     residents: Floats
     longest_first: NDArray[np.bool_] | bool
     dealt: NDArray[np.bool_]
+    sequences: Floats | None = None
+    section: Floats | None = None
 
     def with_two_lengths(self, first: Floats, rest_last: NDArray[np.bool_]) -> Ctas:
         """Two classes for each: a share ``first`` of its CTAs, and the rest, which may be shorter and start last."""
@@ -95,10 +98,15 @@ class Ctas:
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""
         shared = np.asarray(places) > self.sms
-        found = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
-        if not self.dealt.any():
-            return found
-        return np.where(self.dealt, schedule.dealt_makespan(cost, self.count, self.row, self.sms, self.heads), found)
+        span = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
+        if self.dealt.any():
+            span = np.where(self.dealt, schedule.dealt_makespan(cost, self.count, self.row, self.sms, self.heads), span)
+        if self.section is None or self.sequences is None:
+            return span
+        once = self.count / np.repeat(self.heads, schedule.class_counts(self.row, cost.size))
+        return span * sections.stretch(
+            cost, once, self.row, self.heads / self.sequences, self.sequences, self.section, self.sms
+        )
 
 
 def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_gaps: bool) -> Floats:

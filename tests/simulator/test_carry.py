@@ -65,6 +65,11 @@ def test_a_pass_over_queries_is_each_engines_own(name):
     sglang = Use("h100", "fa3", "sglang", "prefill", "16-bit")
     assert carried(H200, [name, "call_s"], {sglang: {name: 0.5, "call_s": 4e-6}}) == {"call_s": pytest.approx(4e-6)}
     assert carried(H200, [name], {H100: {name: 0.5}}) == {name: pytest.approx(0.5)}
+    decode = Use("h100", "fa3", "vllm", "decode", "16-bit")
+    both = {H100: {name: 0.5}, decode: {name: 0.9, "call_s": 1e-6}}
+    assert carried(H200, [name, "call_s"], both) == {name: pytest.approx(0.5)}
+    only = {H100: {"call_s": 4e-6}, decode: {name: 0.9}}  # the same kernel in both phases
+    assert carried(H200, [name], only) == {name: pytest.approx(0.9)}
 
 
 def test_nothing_carries_from_another_phase_alone_or_an_unknown_gpu():

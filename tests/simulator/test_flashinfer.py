@@ -12,7 +12,7 @@ from attncast.simulator import Conditions, Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import append_thread, engine_conditions
 from attncast.simulator.forecast import forecast
-from attncast.simulator.memory import append_seconds, resident_share
+from attncast.simulator.memory import append_seconds, resident_share, store_seconds
 from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import makespan, planned_splits
@@ -173,30 +173,48 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     chain_s = (
         (100 + 100) * 4 / GPU.clock_hz
     )  # instructions of 4 cycles before the first key, and of a key and its value
-    waits_s = 3 * GPU.dram_latency_s + chain_s
+    trips_s = GPU.l2_latency_s + 2 * GPU.dram_latency_s  # its slot, keys, values
+    waits_s = trips_s + chain_s
     assert each_s(512.0, 72.0) == pytest.approx(waits_s / GPU.sms)  # 65536 // (512 x 72) = 1
     # Warps that take a head each go round twice for 17 to 32 heads.
     assert each_s(2048.0, 72.0, 16.0) == each_s(2048.0, 72.0)
     again_s = 2 * GPU.dram_latency_s + 100 * 4 / GPU.clock_hz
     assert each_s(2048.0, 72.0, 17.0) == pytest.approx((waits_s + again_s) / GPU.sms)
     assert each_s(4096.0, 72.0) == each_s(512.0, 72.0)  # 512 threads at most
-    assert each_s(256.0, 72.0) == pytest.approx(each_s(512.0, 72.0) / 3)  # 65536 // (256 x 72) = 3
+    # 65536 // (256 x 72) = 3, whose 24 warps all look their slot up: 6 cycles of a scheduler for an instruction of each.
+    assert each_s(256.0, 72.0) == pytest.approx((waits_s + 100 * 2 / GPU.clock_hz) / GPU.sms / 3)
     assert each_s(512.0, 0.0) == pytest.approx(2 * GPU.dram_latency_s / GPU.sms / 3)  # 1536 // 512 by threads
     # Three CTAs of 16 warps on four schedulers: an instruction of each takes 12 cycles, more than the 4 until the next may run.
-    busy_s = 3 * GPU.dram_latency_s + (100 * 4 + 100 * 12) / GPU.clock_hz
+    busy_s = trips_s + (100 * 12 + 100 * 12) / GPU.clock_hz
     assert each_s(512.0, 32.0, 16.0) == pytest.approx(busy_s / GPU.sms / 3)
-    assert each_s(512.0, 32.0, 4.0) == pytest.approx(waits_s / GPU.sms / 3)
+    assert each_s(512.0, 32.0, 4.0) == pytest.approx((waits_s + 100 * 8 / GPU.clock_hz) / GPU.sms / 3)
     # Many bytes hide it.
     assert append_seconds(GPU, np.array([1.0]), tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0)))[0] == 1.0
     near, far = (
         append_seconds(GPU, moving, tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0, 0.0, share)))[0]
         for share in (1.0, 0.0)
     )
-    assert far - near == pytest.approx(3.0 * (GPU.dram_latency_s - GPU.l2_latency_s) * (1 + 1e5 / GPU.sms))
+    assert far - near == pytest.approx(2.0 * (GPU.dram_latency_s - GPU.l2_latency_s) * (1 + 1e5 / GPU.sms))
     (narrow, more), (wide, fewer) = (append_thread("vllm", "sm_100", size) for size in (1, 2))
     assert narrow > wide > 0
     assert more > fewer > 0
     assert append_thread("sglang", "sm_100", 1) == (0.0, 0.0)
+
+
+def test_a_warp_for_each_token_waits_twice_and_large_rows_take_more_warps():
+    def each_s(row_bytes, moving_s=0.0):
+        some, more = (
+            store_seconds(GPU, np.array([moving_s]), np.array([n]), np.array([row_bytes]), np.zeros(1))[0]
+            for n in (1e5, 2e5)
+        )
+        return (more - some) / 1e5
+
+    places = GPU.sms * GPU.max_threads_per_sm // 32
+    assert each_s(256.0) == pytest.approx(2 * GPU.dram_latency_s / places)
+    assert each_s(1024.0) == pytest.approx(2 * each_s(256.0))
+    assert each_s(2048.0) == pytest.approx(4 * each_s(256.0)) == each_s(4096.0)
+    assert each_s(1280.0) == each_s(256.0)  # no whole number of 1024 bytes
+    assert each_s(256.0, moving_s=1.0) == 0.0  # bytes set the pace
 
 
 def test_appending_what_the_l2_holds_needs_no_dram():

@@ -160,7 +160,7 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         (OWN + "title = 1", "title is 1, expected text in quotes"),
         (
             OWN + 'order = "longest"',
-            "unknown order in kernel file .*'longest': expected one of by-tile, dealt, launch, longest-first",
+            "unknown order in kernel file .*'longest': expected one of by-tile, dealt, launch, longest-first, sections",
         ),
         (OWN + 'splitting.rule = "wave"', "did you mean 'waves'"),
         (OWN + 'cascade = "flash_attention2"', "unknown cascade .*did you mean 'flash_attention_2'"),
