@@ -21,8 +21,8 @@ from .tiles import Floats
 # --serving``. Without ``--serving`` it shows that the first is told badly: GPUs disagree (H200 asks for 3 ms, GB200 for 200),
 # and its 80% interval is 40 to 400 ms.
 FREE_S = 0.2
-SERVING_FREE_S = 0.001
-REST_POWER = 0.45
+SERVING_FREE_S = 0.0015
+REST_POWER = 0.5
 
 
 def highest_hz(gpu: GPU, locked_hz: Floats) -> Floats:
