@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..hwmodels import GPU
-from .tiles import Floats
+from .tiles import Floats, between
 
 # Seconds of work after a rest before the power limit lowers the clock, from how the rate of dense and causal runs falls with
 # their length (most of them cudnn-frontend's, whose benchmark sleeps ten times a call's length after each; none NATTEN's);
@@ -52,6 +52,6 @@ def held_hz(
     sustained_hz = gpu.clock_hz * gpu.sustained_clock_fraction
     power = rest_power + (1.0 - rest_power) * product_cycles / cycles
     slower = np.maximum(1.0, highest_hz / sustained_hz * np.sqrt(power))
-    free = np.clip(free_s * highest_hz - calls_before * cycles, 0.0, cycles)
+    free = between(free_s * highest_hz - calls_before * cycles, 0.0, cycles)
     held: Floats = highest_hz * cycles / (free + (cycles - free) * slower)
     return held

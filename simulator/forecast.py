@@ -20,7 +20,7 @@ from .passes import partial_bytes, passes
 from .pipes import TileShape
 from .profile import KernelProfile
 from .tile_operations import TileOperations
-from .tiles import Floats
+from .tiles import Floats, between
 
 _NEVER = np.zeros(1, dtype=np.bool_)
 
@@ -142,7 +142,7 @@ def forecast(
     alone = flat(latency + waits)
     heads = head_groups * splits
     times = np.ones_like(heads) if profile.order == "by-tile" else heads
-    dealt = np.broadcast_to((profile.order == "dealt") & ~np.asarray(decodes), heads.shape)
+    dealt = ~np.asarray(decodes) & (profile.order == "dealt")
     longest_first = profile.order in ("longest-first", "sections")
     grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
     if profile.order == "sections":
@@ -157,7 +157,7 @@ def forecast(
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
         cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)
     chain = chain + alone
-    beside = np.clip(ctas * splits / gpu.sms, 1.0, in_flight)
+    beside = between(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
     if unequal is not None:
         steady = steady * (unequal.of_parts + (1.0 - unequal.of_parts) * unequal.rest)

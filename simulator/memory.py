@@ -12,7 +12,7 @@ import numpy as np
 from ..hwmodels import GPU
 from .instructions import RESULT_CYCLES, SCHEDULERS, WARP
 from .patterns.base import SelectionCost
-from .tiles import Floats
+from .tiles import Floats, between
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats
     them drives each out before its next use.
     """
     whole = max(gpu.l2_bytes / gpu.l2_effective_bytes, THRASHED)
-    share: Floats = np.clip((whole - size_bytes / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
+    share: Floats = between((whole - size_bytes / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
     return share
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .tiles import Floats, Ints
+from .tiles import Floats, Ints, between
 
 EVEN = 0.125  # CTAs whose longest takes this much more than their mean no longer keep step, wave for wave
 
@@ -88,9 +88,8 @@ def makespan(
     ctas = np.add.reduceat(count, row)
     # How unequal the CTAs are: 0 when all are alike, 1 from where the longest is EVEN, or twice, above the mean.
     above = (longest - total / np.maximum(ctas, 1.0)) / np.maximum(longest, 1e-300)
-    late = np.clip(
-        each - (cumulative - count) / times, 0.0, count / times
-    )  # CTAs of a head that run beside the last one
+    # CTAs of a head that run beside the last one.
+    late = between(each - (cumulative - count) / times, 0.0, count / times)
     begun = np.add.reduceat(cost * cost * late, row) / np.maximum(2.0 * np.add.reduceat(cost * late, row), 1e-300)
     tail = np.where(
         shared, 0.5 * longest * np.minimum(1.0, 2.0 * above), (longest - begun) * np.minimum(1.0, above / EVEN)
@@ -159,7 +158,7 @@ def last_wave(ctas: Floats, sms: int, in_flight: Floats | float) -> tuple[Floats
     """
     slots = sms * in_flight
     started = np.floor(np.maximum(ctas - 1.0, 0.0) / slots) * slots
-    beside: Floats = np.clip(np.ceil((ctas - started) / sms), 1.0, in_flight)
+    beside: Floats = between(np.ceil((ctas - started) / sms), 1.0, in_flight)
     return started / ctas, beside
 
 

@@ -25,6 +25,13 @@ Columns = tuple[Floats, Floats, Floats]  # visited, full, count
 # Where KV tiles begin: on a grid from key 0, or at the first key that a Q tile needs.
 KvTiling = Literal["static", "dynamic"]
 
+
+def between(values: Floats, low: Floats | float, high: Floats | float) -> Floats:
+    """Values within bounds, as numpy.clip gives them; on the short arrays of a single call that takes four times as long."""
+    found: Floats = np.minimum(np.maximum(values, low), high)
+    return found
+
+
 # Q tiles looked at together. Bounds memory on very long sequences.
 CHUNK = 1 << 18
 # Above this, neighbouring classes are merged into bins; totals and extremes stay exact.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import schedule, sections
-from .tiles import Floats, Ints
+from .tiles import Floats, Ints, between
 
 REGISTER_UNIT = 8  # registers of a thread are handed out in eights (CUDA C++ Programming Guide, occupancy)
 
@@ -85,7 +85,7 @@ class Ctas:
     sms: int
     residents: Floats
     longest_first: NDArray[np.bool_] | bool
-    dealt: NDArray[np.bool_]
+    dealt: NDArray[np.bool_] | bool = False
     sequences: Floats | None = None
     section: Floats | None = None
 
@@ -99,7 +99,7 @@ class Ctas:
         """Time until the last is done; places beyond one for each SM are shared."""
         shared = np.asarray(places) > self.sms
         span = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
-        if self.dealt.any():
+        if np.any(self.dealt):
             span = np.where(self.dealt, schedule.dealt_makespan(cost, self.count, self.row, self.sms, self.heads), span)
         if self.section is None or self.sequences is None:
             return span
@@ -127,5 +127,5 @@ def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_
     if not fills_gaps:
         return span
     idle = np.maximum.reduceat(chain - held * work, ctas.row)
-    span = worked + np.clip(fill - idle, 0.0, fill)
+    span = worked + between(fill - idle, 0.0, fill)
     return np.maximum(span, ctas.makespan(chain, ctas.sms * residents))
