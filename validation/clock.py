@@ -183,7 +183,7 @@ def _print_free(found: Sequence[Series]) -> None:
     for index, tried_s in enumerate(TRIED_S):
         print(f"| {_ms(tried_s)} | {' | '.join(f'{values[index]:.4f}' for values in losses.values())} |")
     rows = sum(one.cycles.size for one in found)
-    print(f"\n{rows} runs in {len(found)} series: {free_s * 1e3:g} ms, 80% interval {low * 1e3:g} to {high * 1e3:g} ms")
+    print(f"\n{rows} runs in {len(found)} series: {_ms(free_s)}, 80% interval {_ms(low)} to {_ms(high)}")
 
 
 def _print_joint(losses: tuple[Floats, Floats]) -> None:
