@@ -40,7 +40,7 @@ def rankings(rows: Rows, forecast_s: Floats) -> dict[str, Ranking]:
     shapes: dict[str, dict[tuple[object, ...], dict[tuple[str, ...], int]]] = defaultdict(lambda: defaultdict(dict))
     for index, run in enumerate(rows.runs):
         shape = (run.workload, run.pattern, run.measures, run.warm, run.graph, run.calls_before, run.clock_hz)
-        alternative = (run.kernel, run.software.split()[0], run.q_tile, run.kv_tile, run.config)
+        alternative = (run.kernel, run.conditions.engine, run.q_tile, run.kv_tile, run.config)
         shapes[run.gpu][shape].setdefault(alternative, index)  # a repeat is no alternative
     found = {}
     for gpu, measured in sorted(shapes.items()):
