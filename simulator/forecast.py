@@ -5,17 +5,17 @@ This is the vectorised heart: a single prediction is an array of one call, a swe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, sections, steps, waiting
 from .calls import Calls, Costs
-from .cta_life import OUTPUT_BYTES, latency_cycles, search_cycles
-from .parts import most_parts, parts_of
+from .cta_life import latency_cycles
+from .operands import loading, sweeps_of, traffic_of
+from .parts import idle_seconds, most_parts, parts_of, share_of, spare_seconds, unequal_parts
 from .passes import partial_bytes, passes
 from .pipes import TileShape
 from .profile import KernelProfile
@@ -88,9 +88,9 @@ def forecast(
     partial = partial_bytes(profile, c, splits)
     swept = None
     if profile.order == "by-tile":
-        swept = _sweeps(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight)
+        swept = sweeps_of(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight)
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
-        shape = _loading(gpu, profile, c, shape, longest, partial, swept)
+        shape = loading(gpu, profile, c, shape, longest, partial, swept)
     elif profile.chain == "pipes":
         shape = replace(shape, resident=np.clip(np.ceil(ctas * splits / gpu.sms), 1.0, profile.in_flight))
 
@@ -102,8 +102,8 @@ def forecast(
     masked = np.where(flat(c.mask_all) > 0, c.visited, c.visited - c.full)
     if profile.masking.first:
         masked = np.maximum(masked, np.minimum(c.visited, 1.0))
-    share, loads = _share(gpu, profile, c, longest, ctas, splits, wide)
-    unequal = _unequal_parts(profile, c, longest, splits)
+    share, loads = share_of(gpu, profile, c, longest, ctas, splits, wide)
+    unequal = unequal_parts(profile, c, longest, splits)
     if unequal is not None:
         share = np.where(flat(splits) > 1.0, flat(unequal.tiles) / np.maximum(c.visited, 1.0), 1.0)
 
@@ -169,7 +169,7 @@ def forecast(
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
     # Step 6: traffic and its floors.
-    moved = _traffic(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
+    moved = traffic_of(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s
@@ -201,11 +201,11 @@ def forecast(
         paced_s = before * memory_s + np.maximum((1.0 - before) * memory_s, alone_s)
     run_s = np.maximum(run_s, paced_s)
     if profile.splitting.grid_parts:
-        idle_s = _idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
+        idle_s = idle_seconds(gpu, profile, c, ctas, splits, in_flight, clock_hz)
         run_s, compute_s = run_s + idle_s, compute_s + idle_s
 
     if profile.splitting.searches:
-        idle_s = _spare_seconds(gpu, c, splits, in_flight, clock_hz)
+        idle_s = spare_seconds(gpu, c, splits, in_flight, clock_hz)
         run_s, compute_s = run_s + idle_s, compute_s + idle_s
 
     # Step 7: launch, and the passes around the kernel.
@@ -237,74 +237,6 @@ def forecast(
     )  # fmt: skip
 
 
-def _idle_seconds(
-    gpu: GPU, profile: KernelProfile, c: Calls, ctas: Floats, splits: Floats, in_flight: Floats, clock_hz: Floats
-) -> Floats:
-    """What the CTAs of a grid take whose parts hold no keys: the last of it, each a memory latency in its place."""
-    split = profile.decodes(c.queries, c.keys - c.queries)
-    idle = ctas * np.maximum(profile.splitting.grid_parts - splits, 0.0) * split
-    latency_s = gpu.l2_latency_s / (gpu.sms * np.maximum(in_flight, 1.0))
-    seconds: Floats = idle * np.maximum(latency_s, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
-    return seconds
-
-
-def _spare_seconds(gpu: GPU, c: Calls, splits: Floats, in_flight: Floats, clock_hz: Floats) -> Floats:
-    """What the CTAs of a grid take whose Q tile no sequence has: a search each, in its place."""
-    tokens = np.maximum(np.floor(c.tile_q / c.packed), 1.0)
-    spare = np.floor(c.batch * c.queries / tokens) + c.batch * (1.0 - np.ceil(c.queries / tokens))
-    life_s = gpu.l2_latency_s + search_cycles(c) / clock_hz
-    places = gpu.sms * np.maximum(in_flight, 1.0)
-    seconds: Floats = (
-        spare * c.kv_heads * splits * np.maximum(life_s / places, 1.0 / (gpu.dispatch_ctas_per_clock * clock_hz))
-    )
-    return seconds
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Parts of two lengths: ``tiles`` of most, as many as ``of_parts`` says of all; the ``rest`` take so much less, and start
-    last where ``rest_last``. All of shape (calls,)."""
-
-    tiles: Floats
-    of_parts: Floats
-    rest: Floats
-    rest_last: NDArray[np.bool_]
-
-
-def _unequal_parts(profile: KernelProfile, c: Calls, longest: Floats, splits: Floats) -> _Parts | None:
-    """Where the keys of a sequence are cut into parts of unequal length; None where there are none such."""
-    if profile.splitting.rule == "gradual" and (splits > 1.0).any():
-        tiles, left = schedule.gradual_tiles(longest, c.tile_kv, splits)
-        return _Parts(tiles, 1.0 - 1.0 / splits, np.where(splits > 1.0, left / tiles, 1.0), splits > 1.0)
-    if profile.splitting.rule == "segments" and (splits > 1.0).any():
-        # Of all keys: a window lies in the last ones, and the others find nothing to do.
-        tiles = np.minimum(np.ceil(np.maximum(np.ceil(c.keys / c.tile_kv), longest) / splits), longest)
-        busy = np.minimum(np.ceil(longest / np.maximum(tiles, 1.0)), splits)
-        return _Parts(tiles, busy / splits, np.zeros_like(tiles), np.zeros(tiles.shape, dtype=np.bool_))
-    return None
-
-
-def _share(
-    gpu: GPU, profile: KernelProfile, c: Calls, longest: Floats, ctas: Floats, splits: Floats, wide: Floats | float
-) -> tuple[Floats | float, Floats | float]:
-    """Share of its Q tile's cycles that a CTA takes, where keys are split or threads end early: per class, or 1.
-
-    Also the loads that it waits for, per call, where threads take keys in turns.
-    """
-    sizes = schedule.class_counts(c.row, c.visited.size)
-    share: Floats | float = 1.0
-    loads: Floats | float = 0.0
-    if profile.splitting.unroll > 1:
-        turns, loads = steps.turns(profile, c, longest, splits, wide)
-        share = share * np.repeat(turns / np.maximum(longest, 1.0), sizes)
-    elif (splits > 1).any():  # each part takes whole tiles
-        parts = np.ceil(c.visited / np.repeat(splits, sizes)) / np.maximum(c.visited, 1.0)
-        if profile.splitting.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
-            parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
-        share = share * parts
-    return share, loads
-
-
 def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: Any, windowed: Any) -> Any:
     """Query heads that share keys and whose rows lie beside each other in a Q tile: all that share, or 1.
 
@@ -316,70 +248,3 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
     if not profile.packing.under_windows:
         packs = packs & (windowed == 0)
     return np.where(packs, gqa_ratio, 1)
-
-
-def _traffic(
-    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
-    q_tiles: Floats, head_groups: Floats, partial: Floats, swept: memory.Sweeps | None,
-) -> memory.Traffic:  # fmt: skip
-    per_key = (c.dim + c.dim_v) * c.kv_bytes
-    spilled: Floats | float = 0.0
-    if c.spill_bytes.any():
-        # A fiber of scores that fits half of an SM's shared memory stays there between passes.
-        stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
-        scores = tiles_visited * head_groups * shape.rows * shape.keys
-        spilled = np.where(stays, 0.0, scores * c.spill_bytes)
-    touched = np.minimum(c.keys, tiles_visited * shape.keys)
-    indices = c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
-    return memory.traffic(
-        gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + indices,
-        output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
-        kv_head_bytes=touched * per_key,
-        kv_heads=c.batch * c.kv_heads,
-        ctas_per_kv_head=q_tiles * head_groups / (c.batch * c.kv_heads),
-        # A ragged last tile loads only the keys that exist; exact for one Q tile, where it matters.
-        kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * per_key),
-        warm=c.warm,
-        kv_dram_bytes=None if swept is None else swept.dram_bytes,
-        partial_bytes=partial,
-    )
-
-
-def _sweeps(
-    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, visits: Floats, longest: Floats, in_flight: Floats
-) -> memory.Sweeps:
-    """What reaches DRAM of the keys and values of calls whose Q tiles are the slowest axis of the grid."""
-    per_key = (c.dim + c.dim_v) * c.kv_bytes
-    touched = np.minimum(c.keys, longest * c.tile_kv)
-    kv_heads = c.batch * c.kv_heads
-    around = c.batch * c.heads * c.queries * (c.dim * c.query_bytes + c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES))
-    unique = kv_heads * np.minimum(c.keys, visits / kv_heads * c.tile_kv) * per_key
-    cold = 1.0 - memory.resident_share(gpu, unique + around, c.warm)
-    issued = np.maximum(visits * pipes.l2_bytes_per_tile(profile, shape), unique)
-    return memory.sweeps(
-        gpu, issued, unique, kv_heads * touched * per_key, c.batch, c.heads, c.kv_heads, gpu.sms * in_flight, cold
-    )
-
-
-def _loading(
-    gpu: GPU,
-    profile: KernelProfile,
-    c: Calls,
-    shape: TileShape,
-    longest: Floats,
-    partial: Floats,
-    swept: memory.Sweeps | None,
-) -> TileShape:
-    """The tile with what a CTA waits for."""
-    touched = np.minimum(c.keys, longest * c.tile_kv)  # of a decoding call: its one Q tile visits no more
-    per_key = c.kv_heads * (c.dim + c.dim_v) * c.kv_bytes + profile.serving.index_bytes
-    beside = c.heads * (c.dim + c.dim_v) * np.maximum(c.query_bytes, OUTPUT_BYTES)  # queries and output
-    decodes = profile.decodes(c.queries, c.keys - c.queries)
-    prompts = 1.0 if swept is None else swept.from_l2
-    cached = c.batch * (touched * per_key + beside) + partial
-    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), prompts)
-    latency_s = memory.latency_seconds(gpu, from_l2)
-    compiled = {name: getattr(c, name) for name in pipes.COMPILED}
-    resident = np.where(decodes, 0.0, c.in_flight)  # what a decoding SM's CTAs take together was walked
-    return replace(shape, tests=c.tests, latency_s=latency_s, resident=resident, **compiled)
