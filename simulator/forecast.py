@@ -133,8 +133,7 @@ def forecast(
     trip = gpu.dram_latency_s * highest_hz
     latency = latency_cycles(gpu, profile, c, splits, merges, trip)
     waits: Floats | float = 0.0
-    in_step = steps.kept(profile)
-    if in_step:
+    if profile.in_step:
         latency = latency + (steps.staged_trips(profile, c) + steps.HANDING_TRIPS * (splits > 1)) * trip
         waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
@@ -147,7 +146,7 @@ def forecast(
     grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
     if profile.order == "sections":
         grid = replace(grid, sequences=c.batch, section=sections.section_heads(c, splits))
-    if in_step:
+    if profile.in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     elif unequal is not None:
         pairs = [np.stack([each, each * flat(unequal.rest)], axis=1).ravel() for each in (work, chain)]
@@ -184,7 +183,7 @@ def forecast(
         walks = c.batch / profile.splitting.sequences_walked * np.where(merges, 2.0, 1.0) * (c.append_bytes > 0)
         walk_s = walks * gpu.dram_latency_s
         run_s, compute_s = run_s + walk_s, compute_s + walk_s
-    if in_step:
+    if profile.in_step:
         paced_s = steps.seconds_with_memory(memory_s, work / clock_hz, latency / clock_hz, waits / clock_hz, grid)
     else:
         # Memory paces all waves but the last, in which a CTA takes its own time, beside fewer others. It is no less than

@@ -69,6 +69,7 @@ class KernelProfile:
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
         padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values; "rows": both,
             or at the next multiple of 128 bytes where that is less.
+        in_step: CTAs are alike, load for themselves and end with their Q tile, so that they keep step (see steps).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
             takes the L1 a cycle (0: stores fill lines).
@@ -109,6 +110,7 @@ class KernelProfile:
     in_flight: int = 1
     kv_tiling: KvTiling = "static"
     padded: Literal["none", "values", "both", "rows"] = "none"
+    in_step: bool = False
     permute: bool = False
     row_store_bytes: float = 0.0
     round_trips: float = 4

@@ -25,11 +25,6 @@ from .waiting import Ctas
 HANDING_TRIPS = 2.0
 
 
-def kept(profile: KernelProfile) -> bool:
-    """Whether a kernel's CTAs keep step: its warps load for themselves, and a CTA ends with its Q tile."""
-    return profile.merging.by == "last" and profile.products.operands == "registers"
-
-
 def span_cycles(work: Floats, latency: Floats, ctas: Ctas) -> Floats:
     """SM cycles from the first CTA's start to the last one's end, per call.
 
