@@ -79,6 +79,7 @@ def sweep(calls: int = 100_000) -> None:
             in_flight=full_like(0),
             rotate_bytes=full_like(0),
             rotate_traffic_bytes=full_like(0),
+            fused=full_like(0),
             quantise_bytes=full_like(0),
             axes=full_like(1),
             mask_all=full_like(0),

@@ -127,6 +127,7 @@ def single_call(
         "spill_bytes": 2.0 * cascade.spilled_elements * DTYPE_BYTES[w.dtype] if cascade else 0.0,
         "passes": cascade.key_passes if cascade else 1,
         **around,
+        "fused": rotates_itself(profile, w, conditions),
         "append_registers": append[0],
         "append_instructions": append[1],
         "append_warps": append_by_warps(conditions.engine) and w.head_dim == w.dim_v,
@@ -243,7 +244,7 @@ def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -
     handed = DTYPE_BYTES[w.dtype] if cast_before else ACTIVATION_BYTES  # a warp copies bytes as they are
     stored = tokens * w.kv_heads * (w.head_dim + w.dim_v) * DTYPE_BYTES[w.kv_dtype or w.dtype]
     key = stored + tokens * w.kv_heads * (w.head_dim + w.dim_v) * handed
-    rotates = conditions.rotates and not rotates_itself(profile, w)
+    rotates = conditions.rotates and not rotates_itself(profile, w, conditions)
     # Threads of every query head load its keys and values too, and the cosines and sines of the dims that are rotated.
     angles = COS_SIN_BYTES * (conditions.rotary_dim or w.head_dim) / 2.0
     traffic = query + stored + tokens * w.heads * ((w.head_dim + w.dim_v) * ACTIVATION_BYTES + angles)
@@ -255,9 +256,10 @@ def _around_bytes(profile: KernelProfile, w: Workload, conditions: Conditions) -
     }
 
 
-def rotates_itself(profile: KernelProfile, w: Workload) -> bool:
-    """Whether the attention kernel rotates the queries, without a pass before it."""
-    return profile.serving.fused is not None and w.head_dim >= profile.serving.fused.from_dim
+def rotates_itself(profile: KernelProfile, w: Workload, conditions: Conditions) -> bool:
+    """Whether the attention kernel rotates the queries and appends, without a pass before it."""
+    fused = profile.serving.fused
+    return fused is not None and not (fused.within_heads and conditions.rotary_dim > w.head_dim)
 
 
 # Index of the first class of a single call.

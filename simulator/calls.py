@@ -26,7 +26,8 @@ class Calls:
         passes: passes over the keys, each a launch of its own.
         append_bytes: bytes that appending to the cache reads and writes (0 for attention alone). rotate_bytes: bytes of
             queries that the same pass rotates, read and written; rotate_traffic_bytes: all that its threads load and store.
-            quantise_bytes: bytes of a pass of its own that quantises the queries.
+            fused: 1 where the kernel itself rotates and appends.
+        quantise_bytes: bytes of a pass of its own that quantises the queries.
         append_registers, append_instructions: of a thread of the appending pass (see memory.append_seconds).
         append_warps: 1 where each warp of that pass appends a token (see memory.store_seconds).
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
@@ -64,6 +65,7 @@ class Calls:
     append_bytes: Floats
     rotate_bytes: Floats
     rotate_traffic_bytes: Floats
+    fused: Floats
     quantise_bytes: Floats
     append_registers: Floats
     append_instructions: Floats

@@ -54,7 +54,7 @@ def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """Memory latencies, one after the other, of a CTA that rotates its queries itself before it starts."""
     if not profile.serving.fused:
         return 0.0
-    alone = (c.append_bytes > 0) & (c.dim >= profile.serving.fused.from_dim)
+    alone = (c.append_bytes > 0) & (c.fused > 0)
     return np.where(alone, np.ceil(c.packed / profile.serving.fused.heads_at_once), 0.0)
 
 

@@ -33,6 +33,7 @@ from .profile_groups import Fused
 from .tile_table import TileChoice
 from .workload import DTYPE_BYTES, MAX_AXES, MAX_COUNT, MAX_HEAD_DIM
 
+MAX_HEADS_AT_ONCE = 256
 # Least and most of each number, by its group; a value outside is a slip of the pen, not a kernel.
 RANGES: Final[dict[str, tuple[float, float]]] = {
     **{name: (bounds.low, bounds.high) for name, bounds in BOUNDS.items()},
@@ -299,13 +300,15 @@ def _check_tiles(name: str, value: object, where: str) -> None:
 
 def _check_fused(table: object, what: str) -> None:
     entries = tuple(item.name for item in fields(Fused))
-    if not isinstance(table, dict) or not set(entries) <= set(table):
-        raise InputError(f"{what} is {table!r}, expected e.g. {{ from_dim = 128, heads_at_once = 2 }}")
-    for key, value in table.items():
+    if not isinstance(table, dict) or "heads_at_once" not in table:
+        raise InputError(f"{what} is {table!r}, expected e.g. {{ heads_at_once = 2, within_heads = true }}")
+    for key in table:
         if key not in entries:
             raise unknown(f"entry of {what}", key, entries)
-        if not _is_whole(value, MAX_HEAD_DIM):
-            raise InputError(f"{what}: {key} is {value!r}, expected 1 to {MAX_HEAD_DIM}")
+    if not _is_whole(table["heads_at_once"], MAX_HEADS_AT_ONCE):
+        raise InputError(f"{what}: heads_at_once is {table['heads_at_once']!r}, expected 1 to {MAX_HEADS_AT_ONCE}")
+    if not isinstance(table.get("within_heads", True), bool):
+        raise InputError(f"{what}: within_heads is {table['within_heads']!r}, expected true or false")
 
 
 def _check_compiled(table: object, what: str) -> None:

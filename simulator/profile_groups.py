@@ -168,11 +168,15 @@ class Merging:
 
 @dataclass(frozen=True)
 class Fused:
-    """Rotation and append inside an attention kernel: from which head dims on, and how many query heads a CTA loads and rotates
-    at a time, a memory latency each."""
+    """Rotation and append inside an attention kernel.
 
-    from_dim: int
+    Attributes:
+        heads_at_once: query heads that a CTA loads and rotates at a time, a memory latency each.
+        within_heads: only where no more dims are rotated than a head has; a pass before it does both elsewhere.
+    """
+
     heads_at_once: int
+    within_heads: bool = False
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,10 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = 128, waits = -1 } }]",
             "waits is -1",
         ),
-        (OWN + "serving.fused = { from_dim = 128 }", "fused is {'from_dim': 128}, expected e.g."),
-        (OWN + "serving.fused = { from_dim = 128, heads_at_once = 0 }", "heads_at_once is 0, expected 1 to"),
+        (OWN + "serving.fused = { within_heads = true }", "fused is {'within_heads': True}, expected e.g."),
+        (OWN + "serving.fused = { heads_at_once = 0 }", "heads_at_once is 0, expected 1 to"),
+        (OWN + "serving.fused = { heads_at_once = 2, within_heads = 1 }", "within_heads is 1, expected true or false"),
+        (OWN + "serving.fused = { heads_at_once = 2, from_dim = 128 }", "unknown entry of .*'from_dim'"),
         (
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { registers = 64 } }]",
             "{'registers': 64}",

@@ -1,5 +1,7 @@
 """How TensorRT-LLM decodes before Blackwell: which of its kernels runs, into how many parts, and what a part costs."""
 
+from dataclasses import replace
+
 import pytest
 
 from attncast.hwmodels import load_gpu
@@ -139,3 +141,17 @@ def test_a_last_wave_of_few_ctas_costs_mmha_a_wave():
     """144 CTAs of 1,024 threads on 132 SMs, against 132: half as long again at least, whatever the memory does."""
     two_waves, one_wave = (costs("mmha", decode(1, heads, heads, 32767, 256))[2].time_s[0] for heads in (16, 12))
     assert two_waves > 1.5 * one_wave * 12 / 16
+
+
+@pytest.mark.parametrize(("head_dim", "rotary_dim", "itself"), [(64, 0, True), (64, 128, False), (128, 128, True)])
+def test_xqa_rotates_itself_where_no_more_dims_are_rotated_than_a_head_has(head_dim, rotary_dim, itself):
+    workload = decode(32, 8, 1, 1023, head_dim, kv_dtype="fp8")
+    gpu = load_gpu("h100")
+    profile = load_profile("xqa", gpu, "", "fp8")
+    tiles = resolve_tiles(profile, parse_pattern("causal"), workload, None, None)
+    work = kernel_work(profile, parse_pattern("causal"), workload, tiles)
+    call = single_call(
+        gpu, profile, workload, parse_pattern("causal"), tiles, work, replace(CALL, rotary_dim=rotary_dim)
+    )
+    assert bool(call.fused[0]) is itself
+    assert bool(call.rotate_bytes[0]) is not itself
