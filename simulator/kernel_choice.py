@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ def choose_profile(
     kv_dtype: str = "",
     parts: float = math.inf,
 ) -> KernelProfile:
-    """The profile for kernel ``key`` ("auto": what a user of this GPU would run) and a pattern family.
+    """The profile for kernel ``key`` ("auto": what a user of this GPU, or its serving engine, would run) and a pattern family.
 
     With ``queries`` (tokens of a sequence), the kernel that serves so few, where ``key`` leaves decoding to another.
     ``engine`` is the serving engine that calls it, "" for none; ``kv_dtype`` the cache's dtype, "" where it does not matter;
@@ -41,7 +41,10 @@ def choose_profile(
         InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
     """
     if key.lower() == "auto":
-        return _first_that_runs(gpu, family, dtype, head_dim, family, engine)
+        names = _choices().get(engine, {}).get(gpu.generation) if family == "band" else None
+        if names is None:
+            return _first_that_runs(gpu, family, dtype, head_dim, _choices()[gpu.generation][family], engine)
+        key = _first_that_runs(gpu, family, dtype, head_dim, names, engine).key
     profile = load_profile(key, gpu, engine, kv_dtype)
     if family not in profile.patterns:
         takes = " and ".join(FAMILIES[name] for name in profile.patterns)
@@ -75,11 +78,13 @@ def kernels_for(gpu: GPU, family: str, dtype: str, head_dim: int, kernel: str = 
 
 def baseline_profile(gpu: GPU, dtype: str, head_dim: int, engine: str = "") -> KernelProfile:
     """The best dense kernel of a GPU for a dtype and head dimension. Raises InputError when none takes them."""
-    return _first_that_runs(gpu, "band", dtype, head_dim, "baseline", engine)
+    return _first_that_runs(gpu, "band", dtype, head_dim, _choices()[gpu.generation]["baseline"], engine)
 
 
-def _first_that_runs(gpu: GPU, family: str, dtype: str, head_dim: int, use: str, engine: str) -> KernelProfile:
-    profiles = [load_profile(name, gpu, engine) for name in _choices()[gpu.generation][use]]
+def _first_that_runs(
+    gpu: GPU, family: str, dtype: str, head_dim: int, names: Sequence[str], engine: str
+) -> KernelProfile:
+    profiles = [load_profile(name, gpu, engine) for name in names]
     for profile in profiles:
         if family in profile.patterns and dtype in profile.dtypes and head_dim <= profile.max_head_dim:
             return profile

@@ -10,7 +10,9 @@ import pytest
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, memory, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
+from attncast.simulator.conditions import engine_conditions
 from attncast.simulator.forecast import forecast
+from attncast.simulator.kernel_choice import _choices
 from attncast.simulator.profile import KernelProfile, load_profile
 from attncast.simulator.schedule import fullest_waves, kv_splits
 from attncast.simulator.tile_table import TileChoice
@@ -186,3 +188,40 @@ def test_a_sequence_costs_its_share_of_the_walk() -> None:
     )
     walked_s = (512 - 128) / 31 * 2 * H100.dram_latency_s
     assert many.parts_s["schedule"] - few.parts_s["schedule"] == pytest.approx(walked_s, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "prompt", "decoding"),
+    [
+        ("vllm", "a100", "fa2", "fa2"),
+        ("vllm", "h100", "fa3", "fa3"),
+        ("vllm", "b200", "trtllm", "trtllm-decode"),
+        ("sglang", "a100", "flashinfer", "flashinfer"),
+        ("sglang", "b200", "trtllm", "trtllm-decode"),
+        ("sglang", "rtx-5090", "flashinfer", "flashinfer"),
+        ("trtllm", "a100", "trtllm", "xqa"),
+        ("trtllm", "h100", "trtllm", "xqa"),
+        ("trtllm", "b200", "trtllm", "trtllm-decode"),
+        ("", "h100", "fa3", "fa3"),
+        ("", "b200", "fa4", "fa4"),
+    ],
+)
+def test_an_engine_runs_the_kernels_that_it_picks_by_itself(engine, gpu, prompt, decoding):
+    shape = {"heads": 32, "head_dim": 128, "heads_kv": 8, "batch": 16, "dtype": "bf16"}
+    for workload, kernel in ((Workload((1024,), **shape), prompt), (Workload((1,), cached=1023, **shape), decoding)):
+        conditions = engine_conditions(engine, workload) if engine else Conditions()
+        assert predict(workload, "causal", gpu, conditions=conditions).kernel == kernel
+
+
+def test_every_engine_has_a_kernel_on_every_generation_and_falls_back_on_what_takes_a_call():
+    shape = Workload((1024,), 8, 512, dtype="bf16")
+    found = predict(shape, "causal", "h100", conditions=engine_conditions("sglang", shape)).kernel
+    assert found in ("fa3", "sglang-triton")
+    generations = set(_choices()) - {"vllm", "sglang", "trtllm"}
+    for engine in ("vllm", "sglang", "trtllm"):
+        assert set(_choices()[engine]) == generations
+    neighborhood = Workload((32, 32), 8, 128, dtype="bf16")
+    assert (
+        predict(neighborhood, "na window=8x8", "h100", conditions=engine_conditions("vllm", neighborhood)).kernel
+        == "natten"
+    )
