@@ -18,8 +18,8 @@ from ..hwmodels import GPU
 LINE_BYTES = 128
 PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
 # KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities). How much of it is shared is
-# the driver's choice unless a program asks; Triton asks for the most from 48 KiB of a CTA on (its driver.c). The same is taken
-# below, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
+# the driver's choice unless a program asks; Triton asks for the most above 48 KiB of a CTA (its driver.c). The same is taken
+# up to there, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
 _MEMORY_KIB = {"sm_80": 192, "sm_89": 128, "sm_90": 256, "sm_100": 256, "sm_103": 256, "sm_120": 128}
 
 
