@@ -97,19 +97,6 @@ class Walked:
         return (self.cycles + (residents - 1) * self.busy) / residents
 
 
-def turn_cycles(
-    body: Sequence[Step],
-    warps: int,
-    global_cycles: int = 0,
-    arch: str = "sm_90",
-    memory: NearMemory | None = None,
-    conflicts: Mapping[Access, float] | None = None,
-    repeated: Sequence[bool] = (),
-) -> float:
-    """Cycles of a turn of a loop (see ``walked``), without what comes before a first one is done."""
-    return walked(body, warps, global_cycles, arch, memory, conflicts, repeated).cycles
-
-
 def walked(
     body: Sequence[Step],
     warps: int,
@@ -129,7 +116,7 @@ def walked(
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
         turns: after which the walk ends; the mean of all but the first counts, or 1: what runs once, with nothing in the L1.
 
-    Warps start together and are kept so by the loop's barriers.
+    Warps start together and are kept so by the loop's barriers. A turn's cycles are without what comes before a first one is done.
     """
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
@@ -243,8 +230,8 @@ FAR = 1500  # cycles, so many that waits for memory stand out
 
 
 def serial_loads(body: Sequence[Step], repeated: Sequence[bool] = ()) -> float:
-    """Loads from global memory that one warp waits for one after the other in a turn; ``repeated`` as in ``turn_cycles``."""
-    return (turn_cycles(body, 1, FAR, repeated=repeated) - turn_cycles(body, 1, repeated=repeated)) / FAR
+    """Loads from global memory that one warp waits for one after the other in a turn; ``repeated`` as in ``walked``."""
+    return (walked(body, 1, FAR, repeated=repeated).cycles - walked(body, 1, repeated=repeated).cycles) / FAR
 
 
 class _Refused(click.ClickException):
