@@ -116,7 +116,7 @@ def walked(
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
         turns: after which the walk ends; the mean of all but the first counts, or 1: what runs once, with nothing in the L1.
 
-    Warps start together and are kept so by the loop's barriers. A turn's cycles are without what comes before a first one is done.
+    Warps start together and are kept so by the loop's barriers. The mean is without the first turn.
     """
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]

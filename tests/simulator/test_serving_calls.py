@@ -10,7 +10,7 @@ import pytest
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, memory, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
-from attncast.simulator.conditions import engine_conditions
+from attncast.simulator.conditions import engine_conditions, engine_names
 from attncast.simulator.forecast import forecast
 from attncast.simulator.kernel_choice import _choices
 from attncast.simulator.profile import KernelProfile, load_profile
@@ -202,6 +202,7 @@ def test_a_sequence_costs_its_share_of_the_walk() -> None:
         ("trtllm", "a100", "trtllm", "xqa"),
         ("trtllm", "h100", "trtllm", "xqa"),
         ("trtllm", "b200", "trtllm", "trtllm-decode"),
+        ("trtllm-flashinfer", "b200", "trtllm", "trtllm-decode"),
         ("", "h100", "fa3", "fa3"),
         ("", "b200", "fa4", "fa4"),
     ],
@@ -217,7 +218,7 @@ def test_every_engine_has_a_kernel_on_every_generation_and_falls_back_on_what_ta
     shape = Workload((1024,), 8, 512, dtype="bf16")
     found = predict(shape, "causal", "h100", conditions=engine_conditions("sglang", shape)).kernel
     assert found in ("fa3", "sglang-triton")
-    generations = set(_choices()) - {"vllm", "sglang", "trtllm"}
+    generations = set(_choices()) - set(engine_names())
     for engine in ("vllm", "sglang", "trtllm"):
         assert set(_choices()[engine]) == generations
     neighborhood = Workload((32, 32), 8, 128, dtype="bf16")
