@@ -87,8 +87,8 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
         ],
         title="mean error of the priors; and mean, median and 90th percentile on shapes that no constant saw",
     )
-    for reason, count in left_out.items():
-        click.echo(f"left out: {count:,} ({reason})")
+    for reason, runs in left_out.items():
+        click.echo(f"left out: {len(runs):,} ({reason})")
 
 
 def _described(fitted: Fitted) -> dict[str, object]:

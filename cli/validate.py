@@ -11,7 +11,7 @@ from ..validation.compare import partner_speedups
 from ..validation.measured import load_table
 from ..validation.ranking import rankings
 from ..validation.statistics import Summary, summarise
-from ..validation.validate import GROUPS, Validation, errors_by, left_out_means
+from ..validation.validate import GROUPS, Table, Validation, errors_by, left_out_means
 from ..validation.validate import validate as compare
 from . import complete
 from .libraries import FITS, require
@@ -43,7 +43,7 @@ COLUMNS = (
 @click.option(
     "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
 )
-@click.option("--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Show this GPU's rows only.")
+@click.option("--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Report this GPU alone; fits use all.")
 @click.option(
     "--by",
     type=click.Choice(list(GROUPS)),
@@ -62,41 +62,34 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
     """
     require("attncast validate", *FITS)
     runs = load_table(rows)
-    found = compare(runs, Path(rows).name, _seconds(above))
-    keys = [key for key in found.held_out if leave_out_gpu is None or key[0] == leave_out_gpu.lower()]
-    if not keys:
-        known = ", ".join(sorted({gpu for gpu, _ in found.held_out}))
-        raise InputError(f"GPU {leave_out_gpu!r} has no fitted runs in {rows!r}: expected one of {known}")
-    speedups = partner_speedups(runs)
+    gpu = None if leave_out_gpu is None else leave_out_gpu.lower()
+    found = compare(runs, Path(rows).name, _seconds(above), gpu)
+    speedups = partner_speedups([run for run in runs if gpu in (None, run.gpu)])
     if as_json:
-        click.echo(_json(found, keys, speedups))
+        click.echo(_json(found, speedups))
         return
     if by != "kernel":
-        _print_by(found, by, leave_out_gpu)
+        _print_by(found, by)
         return
     print_table(
         ["GPU and kernel", "rows", *(title for title, _ in COLUMNS)],
-        [
-            [f"{gpu} {kernel}", f"{found.held_out[gpu, kernel].n:,}", *_cells(found, (gpu, kernel))]
-            for gpu, kernel in keys
-        ],
+        [[" ".join(key), f"{errors.n:,}", *_cells(found, key)] for key, errors in found.held_out.items()],
         title="mean error (MAPE) unless the column says otherwise; - where there is nothing to compare",
     )
-    for gpu, (rows_of_gpu, mean) in left_out_means(found, keys).items():
-        click.echo(f"{gpu} left out of every fit: {rows_of_gpu:,} rows, mean {mean:.1%}")
-    for (gpu, kernel), errors in speedups.items():
+    for name, (rows_of_gpu, mean) in left_out_means(found.left_out_gpu).items():
+        click.echo(f"{name} left out of every fit: {rows_of_gpu:,} rows, mean {mean:.1%}")
+    for (name, kernel), errors in speedups.items():
         click.echo(
-            f"neighborhood speedups of {kernel} on {gpu} (priors): {errors.n}, "
+            f"neighborhood speedups of {kernel} on {name} (priors): {errors.n}, "
             f"off by {errors.mape:.1%}, worst {errors.worst:.1%}"
         )
     line = rankings(found.rows, found.rows.line_s)
-    for gpu, ranking in rankings(found.rows, found.rows.forecast_s).items():
-        if any(key[0] == gpu for key in keys):
-            click.echo(
-                f"{gpu} kernels and engines on one shape: {ranking.shapes:,} shapes, {ranking.ordered:.0%} of pairs in order "
-                f"(k SOL + c {line[gpu].ordered:.0%}), the first one forecast {ranking.regret:.1%} slower than the fastest "
-                f"(k SOL + c {line[gpu].regret:.1%})"
-            )
+    for name, ranking in rankings(found.rows, found.rows.forecast_s).items():
+        click.echo(
+            f"{name} kernels and engines on one shape: {ranking.shapes:,} shapes, {ranking.ordered:.0%} of pairs in order "
+            f"(k SOL + c {line[name].ordered:.0%}), the first one forecast {ranking.regret:.1%} slower than the fastest "
+            f"(k SOL + c {line[name].regret:.1%})"
+        )
     every = summarise(found.rows.errors)
     click.echo(f"all {every.n:,} rows: mean {every.mape:.1%}, median {every.median:.1%}, p90 {every.p90:.1%}")
     click.echo(f"inside the 80% interval: {found.coverage_80:.0%} of held-out rows")
@@ -104,13 +97,12 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
         click.echo(f"left out: {count:,} ({reason})")
 
 
-def _print_by(found: Validation, by: str, gpu: str | None) -> None:
+def _print_by(found: Validation, by: str) -> None:
     print_table(
         ["GPU", by, "rows", "held out", "median", "p90", "worst", "bias"],
         [
-            [key, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
-            for (key, name), e in errors_by(found.rows, by).items()
-            if gpu is None or key == gpu.lower()
+            [gpu, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
+            for (gpu, name), e in errors_by(found.rows, by).items()
         ],
         title="errors on shapes that no constant saw",
     )
@@ -137,20 +129,15 @@ def _seconds(text: str) -> float:
     raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")
 
 
-def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[str, str], Summary]) -> str:
+def _json(found: Validation, speedups: Table) -> str:
     import json
 
-    def nested(
-        table: dict[tuple[str, str], Summary], wanted: list[tuple[str, str]] = keys
-    ) -> dict[str, dict[str, dict[str, float]]]:
+    def nested(table: Table) -> dict[str, dict[str, dict[str, float]]]:
         out: dict[str, dict[str, dict[str, float]]] = {}
-        for gpu, kernel in wanted:
-            if (gpu, kernel) in table:
-                out.setdefault(gpu, {})[kernel] = table[gpu, kernel].to_dict()
+        for (gpu, name), summary in table.items():
+            out.setdefault(gpu, {})[name] = summary.to_dict()
         return out
 
-    shown = {gpu for gpu, _ in keys}
-    by_family, by_size = (errors_by(found.rows, by) for by in ("family", "size"))
     return json.dumps(
         {
             "schema": 1,
@@ -160,14 +147,14 @@ def _json(found: Validation, keys: list[tuple[str, str]], speedups: dict[tuple[s
             "speedup": nested(found.speedup),
             "decode": nested(found.decode),
             "baselines": {"speed_of_light": nested(found.speed_of_light), "line": nested(found.line)},
-            "neighborhood_speedup": nested(speedups, list(speedups)),
+            "neighborhood_speedup": nested(speedups),
             "noise": nested(found.noise),
             "rank": {
-                name: {gpu: of.to_dict() for gpu, of in rankings(found.rows, time_s).items() if gpu in shown}
+                name: {gpu: of.to_dict() for gpu, of in rankings(found.rows, time_s).items()}
                 for name, time_s in (("held_out", found.rows.forecast_s), ("line", found.rows.line_s))
             },
-            "by_family": nested(by_family, list(by_family)),
-            "by_size": nested(by_size, list(by_size)),
+            "by_family": nested(errors_by(found.rows, "family")),
+            "by_size": nested(errors_by(found.rows, "size")),
             "all": summarise(found.rows.errors).to_dict(),
             "coverage_80": found.coverage_80,
             "left_out": found.left_out,

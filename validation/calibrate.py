@@ -66,28 +66,30 @@ class Fitted:
         return float(np.mean(np.abs(np.log1p(self.held_out)) <= self.held_out_interval))
 
 
-def calibrate(runs: Sequence[MeasuredRun], data: str, command: str) -> tuple[list[Fitted], dict[str, int]]:
+def calibrate(
+    runs: Sequence[MeasuredRun], data: str, command: str
+) -> tuple[list[Fitted], dict[str, list[MeasuredRun]]]:
     """Fit every use with at least ``MIN_ROWS`` forward runs.
 
     Returns:
-        the fits, and how many runs were left out, by reason.
+        the fits, and the runs that were left out, by reason.
 
     Raises:
         InputError: no use has enough runs.
     """
     groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
-    left_out: dict[str, int] = defaultdict(int)
+    left_out: dict[str, list[MeasuredRun]] = defaultdict(list)
     for run in runs:
         if run.direction != "fwd":
-            left_out["not a forward run"] += 1
+            left_out["not a forward run"].append(run)
         elif not describable(run):
-            left_out["no profile describes it"] += 1
+            left_out["no profile describes it"].append(run)
         else:
             groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
     enough = []
     for use, members in sorted(groups.items()):
         if len(members) < MIN_ROWS:
-            left_out[f"fewer than {MIN_ROWS} runs of its kind"] += len(members)
+            left_out[f"fewer than {MIN_ROWS} runs of its kind"] += members
         else:
             enough.append((use, members))
     if not enough:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError, unknown
 from ..simulator.patterns import parse_pattern
 from .calibrate import Fitted, calibrate
 from .measured import MeasuredRun
@@ -83,18 +84,26 @@ class Validation:
     left_out: dict[str, int]
 
 
-def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0) -> Validation:
+def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0, gpu: str | None = None) -> Validation:
     """Fit by folds and compare.
 
     Args:
         at_least_s: errors are reported on runs of at least that long; fits use all.
+        gpu: errors are reported on this GPU's runs; fits use all, so that the constants of the others can be held to them.
 
     Raises:
-        InputError: no use has enough runs to fit.
+        InputError: the GPU has no runs; no use has enough runs to fit; or no fitted run is to be reported.
     """
+    gpus = {run.gpu for run in runs}
+    if gpu is not None and gpu not in gpus:
+        raise unknown(f"GPU of {data}", gpu, gpus)
+    shown = gpus if gpu is None else {gpu}
     fits, left_out = calibrate(runs, data, "attncast validate")
     every = held_out_rows(fits)
-    rows = every.where(every.measured_s >= at_least_s)
+    rows = every.where((every.measured_s >= at_least_s) & np.array([run.gpu in shown for run in every.runs]))
+    if not rows.runs:
+        on, long = f" on {gpu}" if gpu else "", f" of {at_least_s:g} s or longer" if at_least_s else ""
+        raise InputError(f"{data} has no fitted runs{on}{long}: nothing to report")
     errors = rows.errors
     carried = np.isfinite(rows.carried_s)
     decode = np.array([" decode " in f" {use} " for use in rows.uses], dtype=bool)
@@ -112,9 +121,11 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0) ->
         speedup=table(pairs, np.isfinite(pairs)),
         speed_of_light=table(rows.light_s / rows.measured_s - 1.0),
         line=table(rows.line_s / rows.measured_s - 1.0),
-        noise={key: summarise(found) for key, found in repeat_errors(runs).items()},
+        noise={
+            key: summarise(found) for key, found in repeat_errors([run for run in runs if run.gpu in shown]).items()
+        },
         coverage_80=float(np.mean(np.abs(np.log(rows.forecast_s / rows.measured_s)) <= rows.interval)),
-        left_out=left_out,
+        left_out={reason: count for reason, of in left_out.items() if (count := sum(run.gpu in shown for run in of))},
     )
 
 
@@ -176,14 +187,13 @@ def size_class(time_s: float) -> str:
     return next(name for limit_s, name in SIZES_S if time_s < limit_s)
 
 
-def left_out_means(found: Validation, keys: Sequence[tuple[str, str]]) -> dict[str, tuple[int, float]]:
-    """Rows of each GPU that other GPUs' constants forecast, and their mean error, over some (GPU, kernel)."""
+def left_out_means(left_out_gpu: Table) -> dict[str, tuple[int, float]]:
+    """Rows of each GPU that other GPUs' constants forecast, and their mean error, of a table by (GPU, kernel)."""
     means: dict[str, tuple[int, float]] = {}
-    for key in keys:
-        if (summary := found.left_out_gpu.get(key)) is not None:
-            rows, mean = means.get(key[0], (0, 0.0))
-            total = rows + summary.n
-            means[key[0]] = total, (mean * rows + summary.mape * summary.n) / total
+    for (gpu, _), summary in left_out_gpu.items():
+        rows, mean = means.get(gpu, (0, 0.0))
+        total = rows + summary.n
+        means[gpu] = total, (mean * rows + summary.mape * summary.n) / total
     return means
 
 

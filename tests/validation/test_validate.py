@@ -133,11 +133,10 @@ def test_neighborhood_speedups_beside_their_dense_partners():
     assert partner_speedups([run for run in runs if run.pattern != "dense"]) == {}
 
 
-def test_the_mean_of_a_gpu_left_out_is_over_its_rows(found):
+def test_the_mean_of_a_gpu_left_out_is_over_its_rows():
     kernels = {("h100", "fa2"): (1, 0.4), ("h100", "fa3"): (3, 0.2), ("h200", "fa3"): (5, 0.1)}
     table = {key: Summary(n, mape, mape, mape, mape, 0.0) for key, (n, mape) in kernels.items()}
-    means = left_out_means(replace(found, left_out_gpu=table), [*table, ("b200", "fa4")])
-    assert means == {"h100": (4, pytest.approx(0.25)), "h200": (5, pytest.approx(0.1))}
+    assert left_out_means(table) == {"h100": (4, pytest.approx(0.25)), "h200": (5, pytest.approx(0.1))}
 
 
 def test_the_command(tmp_path, runs):
@@ -157,6 +156,17 @@ def test_the_command(tmp_path, runs):
     every = CliRunner().invoke(command, ["--rows", str(rows)]).output
     assert f"h100 left out of every fit: {left_out['n']:,} rows, mean {left_out['mape']:.1%}" in every
     assert "h200 left out of every fit" not in shown
+    # Every line of the page is of that GPU alone, though the fits are of all.
+    alone = json.loads(CliRunner().invoke(command, ["--rows", str(rows), "--leave-out-gpu", "H100", "--json"]).output)
+    assert alone["held_out"] == {"h100": document["held_out"]["h100"]}
+    assert alone["left_out_gpu"]["h100"] == document["left_out_gpu"]["h100"]
+    assert alone["all"] == alone["held_out"]["h100"]["fa3"] != document["all"]
     assert "vllm decode 16-bit" in CliRunner().invoke(command, ["--rows", str(rows), "--by", "use"]).output
-    for arguments in (["--above", "50"], ["--above", "-1us"], ["--leave-out-gpu", "a100"]):
-        assert isinstance(CliRunner().invoke(command, ["--rows", str(rows), *arguments]).exception, InputError)
+    for arguments, quoted in (
+        (["--above", "50"], "time '50'"),
+        (["--above", "-1us"], "time '-1us'"),
+        (["--above", "10s"], "no fitted runs of 10 s or longer"),
+        (["--leave-out-gpu", "h10"], "did you mean 'h100'"),
+    ):
+        with pytest.raises(InputError, match=quoted):
+            CliRunner().invoke(command, ["--rows", str(rows), *arguments], catch_exceptions=False)
