@@ -43,7 +43,9 @@ COLUMNS = (
 @click.option(
     "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
 )
-@click.option("--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Report this GPU alone; fits use all.")
+@click.option(
+    "--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Report this GPU alone; fits use all."
+)
 @click.option(
     "--by",
     type=click.Choice(list(GROUPS)),

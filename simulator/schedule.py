@@ -190,7 +190,7 @@ def kv_splits(
         waves = np.maximum(np.log2(np.maximum(keys, 1.0) / 64.0), 1.0)
         wanted = np.ceil(np.floor(slots * waves) / np.maximum(ctas, 1.0))
         blocks = np.maximum(np.ceil(kv_tiles * tile_keys / GRADUAL_KEYS), 1.0)
-        parts: Floats = np.ceil(blocks / np.ceil(blocks / np.clip(wanted, 1.0, MOST_GRADUAL_SPLITS)))
+        parts: Floats = np.ceil(blocks / np.ceil(blocks / between(wanted, 1.0, MOST_GRADUAL_SPLITS)))
         return parts
     if rule == "segments":
         return np.where(ctas <= SEGMENTED_CTAS, float(SEGMENTS), 1.0)
@@ -201,7 +201,7 @@ def kv_splits(
         share = np.ceil(1.1 * ctas * tiles / slots)
         parts = np.ceil(tiles / np.maximum(share, 1.0))
         return parts if most is None else np.minimum(parts, most)
-    splits = np.clip(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
+    splits = between(np.minimum(np.floor(slots / np.maximum(ctas, 1.0)), kv_tiles), 1.0, MOST_SPLITS)
     return np.where(ctas < 0.8 * slots, splits, 1.0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .calls import Calls
 from .schedule import class_counts, makespan
-from .tiles import Floats, Ints
+from .tiles import Floats, Ints, between
 
 SECTION_BYTES = 8.0 * 1024 * 1024  # of the L2, for keys and values ("underestimate seems better in practice")
 SECTION_HEADS = 16.0  # or half as many, and so on
@@ -26,7 +26,7 @@ def section_heads(c: Calls, splits: Floats) -> Floats:
     """Key heads of a section, shape (calls,); the parts of split keys come head by head."""
     held = np.ceil(c.keys / c.tile_kv)
     fit = np.floor(SECTION_BYTES / (c.tile_kv * (c.dim + c.dim_v) * c.kv_bytes))
-    heads = np.exp2(np.floor(np.log2(np.clip(fit / held, 1.0, SECTION_HEADS))))
+    heads = np.exp2(np.floor(np.log2(between(fit / held, 1.0, SECTION_HEADS))))
     found: Floats = np.where(splits > 1.0, 1.0, np.minimum(heads, c.kv_heads))
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,13 @@ Columns = tuple[Floats, Floats, Floats]  # visited, full, count
 KvTiling = Literal["static", "dynamic"]
 
 
-def between(values: Floats, low: Floats | float, high: Floats | float) -> Floats:
+@overload
+def between(values: Ints, low: Ints | int, high: Ints | int) -> Ints: ...
+@overload
+def between(values: Floats, low: Floats | float, high: Floats | float) -> Floats: ...
+def between(values: Ints | Floats, low: Ints | Floats | float, high: Ints | Floats | float) -> Ints | Floats:
     """Values within bounds, as numpy.clip gives them; on the short arrays of a single call that takes four times as long."""
-    found: Floats = np.minimum(np.maximum(values, low), high)
+    found: Ints | Floats = np.minimum(np.maximum(values, low), high)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, product, with_tested
+from ..tiles import CHUNK, AxisWork, Ints, KvTiling, TileWork, axis_work_of, between, product, with_tested
 from ..workload import Grid, Workload
 from .base import PatternBase
 
@@ -150,12 +150,11 @@ def band_tiles(
     tile_kv: Ints | int, tiling: KvTiling = "static",
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """KV tiles visited, and of those full, by Q tiles [q0, q1]; all arguments broadcast."""
-    shift = np.asarray(keys) - queries
+    shift: Ints = np.asarray(keys, dtype=np.int64) - queries
     p0, p1 = q0 + shift, q1 + shift
-    union_start, union_end = np.clip(p0 - left, 0, keys), np.clip(p1 + right + 1, 0, keys)
-    common_start, common_end = np.clip(p1 - left, 0, keys), np.clip(p0 + right + 1, 0, keys)
-    origin = np.zeros_like(union_start) if tiling == "static" else union_start
-    axis_end = keys if tiling == "static" else union_end
+    union_start, union_end = between(p0 - left, 0, keys), between(p1 + right + 1, 0, keys)
+    common_start, common_end = between(p1 - left, 0, keys), between(p0 + right + 1, 0, keys)
+    origin, axis_end = (0, keys) if tiling == "static" else (union_start, union_end)
     visited = np.where(
         union_end > union_start, -((origin - union_end) // tile_kv) - (union_start - origin) // tile_kv, 0
     )

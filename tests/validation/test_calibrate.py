@@ -98,7 +98,10 @@ def test_what_no_profile_describes_is_left_out(runs):
     backward = dataclasses.replace(runs[0], direction="bwd")
     assert not any(map(describable, [*strange, backward]))
     _, left_out = calibrate([*runs, *strange, backward], "made up", "a test")
-    assert {reason: len(of) for reason, of in left_out.items()} == {"no profile describes it": 2, "not a forward run": 1}
+    assert {reason: len(of) for reason, of in left_out.items()} == {
+        "no profile describes it": 2,
+        "not a forward run": 1,
+    }
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path, fitted):
