@@ -52,12 +52,13 @@ def live_footprint(cascade: Cascade, rank: str) -> dict[str, Poly]:
 def _crossers(scope: Scope, result: Passes) -> set[str]:
     """The tensors of which a later pass reads elements that an earlier pass made."""
     mine = set(leaves(scope, result.rank))
+    names = {name for name in scope.ranks if mine.intersection(leaves(scope, name))}
     return {
         read.tensor
         for n, when in result.runs.items()
         for read in scope.reads[n]
         if when > max(1, result.streams.get(read.tensor, 0))
-        and any(mine.intersection(leaves(scope, scope.rank(var))) for var in read.vars)
+        and any(scope.rank(var) in names for var in read.vars)
     }
 
 

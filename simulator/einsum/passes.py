@@ -115,6 +115,7 @@ class _Analysis:
         self.parts = {name: sum(bits.get(leaf, 0) for leaf in leaves(scope, name)) for name in scope.ranks}
         self.whole = self.parts[rank]
         self.own = [self.covers(roles) for roles in _roles(scope)]
+        self.read_as = _read_as(scope)
 
     def run(self) -> Passes:
         scope = self.scope
@@ -151,14 +152,11 @@ class _Analysis:
         if self.own[number]:
             return self.own[number]
         # A tensor may be traversed by a variable of another rank of the same size.
-        roles = []
-        for read in self.scope.reads[number]:
-            for place, (index, rank) in enumerate(zip(read.indices, self.scope.shapes[read.tensor], strict=True)):
-                if len(index.terms) == 1:
-                    roles.append((index.terms[0].var, rank))
-                    if (read.tensor, place) in self.follows:
-                        roles.append((index.terms[0].var, self.rank))
-        return self.covers(roles)
+        found = dict[str, int]()
+        for var, rank, position in self.read_as[number]:
+            if covers := self.whole if position in self.follows else self.parts[rank]:
+                found[var] = found.get(var, 0) | covers
+        return found
 
     def visit(self, number: int, loop: str | None) -> None:
         einsum = self.scope.einsums[number]
@@ -167,7 +165,7 @@ class _Analysis:
         covered = 0
         for read in self.scope.reads[number]:
             time = self.read_time(read, loop)
-            carried = _covered(read.vars, acting)
+            carried = _covered(read.vars, acting) if acting else 0
             covered |= carried
             when = time.stream if carried else time.whole
             if when > latest:
@@ -255,6 +253,22 @@ def _roles(scope: Scope) -> list[set[tuple[str, str]]]:
             for einsum, reads in zip(scope.einsums, scope.reads, strict=True)
         ]
     found: list[set[tuple[str, str]]] = scope.memo["roles"]
+    return found
+
+
+def _read_as(scope: Scope) -> list[list[tuple[str, str, tuple[str, int]]]]:
+    """For each Einsum, the variables that read a position of a tensor alone: the rank declared there, and the position."""
+    if "read_as" not in scope.memo:
+        scope.memo["read_as"] = [
+            [
+                (index.terms[0].var, rank, (read.tensor, place))
+                for read in reads
+                for place, (index, rank) in enumerate(zip(read.indices, scope.shapes[read.tensor], strict=True))
+                if len(index.terms) == 1
+            ]
+            for reads in scope.reads
+        ]
+    found: list[list[tuple[str, str, tuple[str, int]]]] = scope.memo["read_as"]
     return found
 
 
