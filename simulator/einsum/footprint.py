@@ -57,8 +57,7 @@ def _crossers(scope: Scope, result: Passes) -> set[str]:
         read.tensor
         for n, when in result.runs.items()
         for read in scope.reads[n]
-        if when > max(1, result.streams.get(read.tensor, 0))
-        and any(scope.rank(var) in names for var in read.vars)
+        if when > max(1, result.streams.get(read.tensor, 0)) and any(scope.rank(var) in names for var in read.vars)
     }
 
 
