@@ -126,10 +126,12 @@ def band_work(
 ) -> AxisWork:
     """Exact work of a band; static tiles are aligned to key 0, dynamic ones to the first key a Q tile needs."""
     pairs = band_pairs(queries, keys, left, right)
-    if left >= keys - 1 and right >= queries - 1:  # no query is without a key: every Q tile is as the first
-        first = np.zeros(1, dtype=np.int64)
-        q_tiles = -(-queries * packed // tile_q)
-        return axis_work_of([(*band_tiles(first, first, queries, keys, left, right, tile_kv, tiling), q_tiles)], pairs)
+    if (
+        left >= keys - 1 and right >= queries - 1
+    ):  # no query is without a key: every Q tile visits all, and all are full
+        q_tiles, each = -(-queries * packed // tile_q), -(-keys // tile_kv)
+        visited, count = np.array([float(each)]), np.array([float(q_tiles)])
+        return AxisWork(visited, visited, count, q_tiles, q_tiles * each, q_tiles * each, each, each, pairs)
     chunks = _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling, packed)
     return axis_work_of(((*chunk, 1) for chunk in chunks), pairs)
 
