@@ -71,7 +71,7 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
         click.echo(_json(found, speedups))
         return
     if by != "kernel":
-        _print_by(found, by)
+        _print_errors(errors_by(found.rows, by), by, "errors on shapes that no constant saw")
         return
     print_table(
         ["GPU and kernel", "rows", *(title for title, _ in COLUMNS)],
@@ -95,18 +95,24 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
     every = summarise(found.rows.errors)
     click.echo(f"all {every.n:,} rows: mean {every.mape:.1%}, median {every.median:.1%}, p90 {every.p90:.1%}")
     click.echo(f"inside the 80% interval: {found.coverage_80:.0%} of held-out rows")
+    if found.unfitted:
+        _print_errors(
+            found.unfitted,
+            "kernel",
+            "errors on runs of too few of their kind to be fitted, as attncast predict forecasts them",
+        )
     for reason, count in found.left_out.items():
         click.echo(f"left out: {count:,} ({reason})")
 
 
-def _print_by(found: Validation, by: str) -> None:
+def _print_errors(errors: Table, by: str, title: str) -> None:
     print_table(
         ["GPU", by, "rows", "held out", "median", "p90", "worst", "bias"],
         [
             [gpu, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
-            for (gpu, name), e in errors_by(found.rows, by).items()
+            for (gpu, name), e in errors.items()
         ],
-        title="errors on shapes that no constant saw",
+        title=title,
     )
 
 
@@ -157,6 +163,7 @@ def _json(found: Validation, speedups: Table) -> str:
             },
             "by_family": nested(errors_by(found.rows, "family")),
             "by_size": nested(errors_by(found.rows, "size")),
+            "unfitted": nested(found.unfitted),
             "all": summarise(found.rows.errors).to_dict(),
             "coverage_80": found.coverage_80,
             "left_out": found.left_out,

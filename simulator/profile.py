@@ -47,7 +47,7 @@ class KernelProfile:
             all that have none of their own.
         dtypes, patterns: what it takes; patterns are families ("band": dense, causal, window; "na"; "mask": any).
         tiles: choices, the default of each number of axes first.
-        decode_tiles: 1-D choices for calls of at most ``DECODE_QUERIES`` tokens whose rows fit; empty when it has none.
+        decode_tiles: 1-D choices for calls that decode (see ``decodes``) whose rows fit; empty when it has none.
             Otherwise a Q tile is run whole, however few of its rows are queries.
         products, masking, packing, splitting, merging, serving: see profile_groups.
         cascade: its algorithm, a name in the cascade library: where its operation counts come from.
@@ -181,7 +181,7 @@ class KernelProfile:
 
     def decodes(self, queries: Any, cached: Any) -> Any:
         """Whether a call of so many new tokens, after so many cached ones, decodes. Takes numbers or arrays."""
-        few = queries <= DECODE_QUERIES
+        few = queries <= (1 if self.serving.decode_from == "token" else DECODE_QUERIES)
         return few & (cached > 0) if self.serving.decode_from == "history" else few
 
     @property

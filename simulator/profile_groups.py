@@ -188,7 +188,7 @@ class Serving:
             ("new"), in the dtype of its products; "both": so, but by a kernel that is built for the cache's dtype as well.
         heads_apart: a cache that it reads holds the keys of a block head by head, so that an engine's warps append a head each.
         decode_from: what makes a call decoding: at most ``DECODE_QUERIES`` "tokens", or also a "history": a prompt, however
-            short, is none.
+            short, is none; or one "token" alone.
         decode_kernel: the kernel that serves calls of at most ``DECODE_QUERIES`` tokens in its place ("" itself).
         other_heads: the kernel that serves calls with other numbers of heads than it packs ("" itself). least_share: share of
             the SMs that a call's parts must fill (see schedule.history_parts); those of fewer go to that kernel too.
@@ -198,7 +198,7 @@ class Serving:
 
     prefill_reads: Literal["cache", "new", "both"] = "cache"
     heads_apart: bool = False
-    decode_from: Literal["tokens", "history"] = "tokens"
+    decode_from: Literal["token", "tokens", "history"] = "tokens"
     decode_kernel: str = ""
     other_heads: str = ""
     least_share: float = 0.0

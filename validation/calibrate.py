@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from .measured import MeasuredRun
 from .problem import FOLDS, Floats, Problem, describable, problem_of
 
 MIN_ROWS = 40  # fewer say too little about six constants
+TOO_FEW = f"fewer than {MIN_ROWS} runs of its kind"
 COVERAGE = 0.8
 # Where a search starts that has no prior.
 SOFT = 0.1  # log(forecast / measured) from which errors count less than squared
@@ -77,19 +78,19 @@ def calibrate(
     Raises:
         InputError: no use has enough runs.
     """
-    groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
     left_out: dict[str, list[MeasuredRun]] = defaultdict(list)
+    known = []
     for run in runs:
         if run.direction != "fwd":
             left_out["not a forward run"].append(run)
         elif not describable(run):
             left_out["no profile describes it"].append(run)
         else:
-            groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
+            known.append(run)
     enough = []
-    for use, members in sorted(groups.items()):
+    for use, members in by_use(known):
         if len(members) < MIN_ROWS:
-            left_out[f"fewer than {MIN_ROWS} runs of its kind"] += members
+            left_out[TOO_FEW] += members
         else:
             enough.append((use, members))
     if not enough:
@@ -104,6 +105,14 @@ def calibrate(
     else:
         fits = [one(use, members) for use, members in enough]
     return [_with_others(fitted, fits) for fitted in fits], dict(left_out)
+
+
+def by_use(runs: Iterable[MeasuredRun]) -> list[tuple[Use, list[MeasuredRun]]]:
+    """Runs that profiles describe, by use."""
+    groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
+    for run in runs:
+        groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
+    return sorted(groups.items())
 
 
 def fitted_names(problem: Problem) -> list[str]:
@@ -156,14 +165,18 @@ def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> di
     return values(found.x)
 
 
+def carried_seconds(use: Use, problem: Problem, fits: Sequence[Fitted]) -> Floats | None:
+    """What the other GPUs' fits say of a use's rows, in seconds, shape (rows,); None where they have nothing to say."""
+    portable = {other.use: other.constants.portable for other in fits if other.use.gpu != use.gpu}
+    values = carried_constants(use, problem.profile, fitted_names(problem), portable)
+    return None if values is None else problem.seconds(values)
+
+
 def _with_others(fitted: Fitted, fits: Sequence[Fitted]) -> Fitted:
-    """A fit with what the other GPUs' fits say of its rows."""
     problem = fitted.problem
-    portable = {other.use: other.constants.portable for other in fits if other.use.gpu != fitted.use.gpu}
-    values = carried_constants(fitted.use, problem.profile, fitted_names(problem), portable)
-    if values is None:
+    carried_s = carried_seconds(fitted.use, problem, fits)
+    if carried_s is None:
         return fitted
-    carried_s = problem.seconds(values)
     interval = _quantile(np.abs(np.log(carried_s / problem.measured_s)))
     return replace(fitted, constants=replace(fitted.constants, left_out_interval=interval), carried_s=carried_s)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, unknown
 from ..simulator.patterns import parse_pattern
-from .calibrate import Fitted, calibrate
+from .calibrate import TOO_FEW, Fitted, by_use, calibrate, carried_seconds
 from .measured import MeasuredRun
-from .problem import Floats
+from .problem import Floats, problem_of
 from .statistics import Summary, line_errors, repeat_errors, summarise
 
 SIZES_S = ((15e-6, "under 15 us"), (50e-6, "15-50 us"), (1e-3, "50 us - 1 ms"), (np.inf, "over 1 ms"))
@@ -69,6 +69,8 @@ class Validation:
         speedup: window over causal, on pairs of one shape.
         speed_of_light, line: the baselines. noise: what repeated measurements of one call differ by (empty without any).
         coverage_80: share of held-out rows inside the 80% interval of the other folds. left_out: rows not used, by reason.
+        unfitted: those left out for being too few of their kind, forecast as ``predict`` does: by the priors, or for an engine's
+            call by constants of other GPUs where they have its kernel or the engine.
     """
 
     rows: Rows
@@ -82,6 +84,7 @@ class Validation:
     noise: Table
     coverage_80: float
     left_out: dict[str, int]
+    unfitted: Table
 
 
 def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0, gpu: str | None = None) -> Validation:
@@ -126,7 +129,21 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0, gp
         },
         coverage_80=float(np.mean(np.abs(np.log(rows.forecast_s / rows.measured_s)) <= rows.interval)),
         left_out={reason: count for reason, of in left_out.items() if (count := sum(run.gpu in shown for run in of))},
+        unfitted=_unfitted_errors(
+            [run for run in left_out.get(TOO_FEW, ()) if run.gpu in shown and run.time_s >= at_least_s], fits
+        ),
     )
+
+
+def _unfitted_errors(runs: Sequence[MeasuredRun], fits: Sequence[Fitted]) -> Table:
+    """Errors of runs that no fit takes, by GPU and kernel."""
+    errors: dict[Key, list[Floats]] = defaultdict(list)
+    for use, members in by_use(runs):
+        problem = problem_of(members)
+        carried_s = carried_seconds(use, problem, fits) if use.engine else None
+        forecast_s = problem.seconds() if carried_s is None else carried_s
+        errors[use.gpu, use.kernel].append(forecast_s / problem.measured_s - 1.0)
+    return {key: summarise(np.concatenate(parts)) for key, parts in errors.items()}
 
 
 def errors_by(rows: Rows, by: str) -> Table:
