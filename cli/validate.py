@@ -107,7 +107,7 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
 
 def _print_errors(errors: Table, by: str, title: str) -> None:
     print_table(
-        ["GPU", by, "rows", "held out", "median", "p90", "worst", "bias"],
+        ["GPU", by, "rows", "mean", "median", "p90", "worst", "bias"],
         [
             [gpu, name, f"{e.n:,}", *(f"{value:.1%}" for value in (e.mape, e.median, e.p90, e.worst)), f"{e.bias:+.1%}"]
             for (gpu, name), e in errors.items()

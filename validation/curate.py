@@ -20,6 +20,7 @@ from ..hwmodels import load_gpu
 from ..simulator import parse_pattern
 from ..simulator.kernel_choice import choose_profile
 from ..simulator.patterns.band import Band
+from .calibrate import MIN_ROWS, by_use
 from .importers.run import import_runs
 from .measured import MeasuredRun, save_runs
 
@@ -29,6 +30,9 @@ PARTNER_EVERY: Final = 4  # every fourth windowed row brings the same shape with
 # Rows drawn from a (GPU, software, phase) of at least so many; largest first.
 QUOTAS: Final = ((1500, 200), (300, 80), (0, 20))
 FEWER: Final[Mapping[str, int]] = {"rtx-pro-6000": 20}  # at most: two of its engines would outweigh all of the A100
+OF_A_USE: Final = (
+    2 * MIN_ROWS
+)  # at least, of each use that has enough to be fitted: a fit without a fold still has enough
 MORE: Final[Mapping[str, int]] = {"a100": 200}  # at least: its tables are a fifth of the others' size
 # (GPU, software, phase) that is not drawn from at all, and why.
 LEFT_OUT: Final[Mapping[tuple[str, str, str], str]] = {
@@ -76,7 +80,15 @@ def select(runs: Iterable[MeasuredRun], seed: int = SEED) -> tuple[list[Measured
     chosen = [
         run for (gpu, *_), members in sorted(groups.items()) for run in _draw(members, _quota(gpu, len(members)), seed)
     ]
-    return chosen, left_out
+    drawn = dict(by_use(chosen))
+    for use, of_use in by_use(run for members in groups.values() for run in members):
+        if len(of_use) >= MIN_ROWS:
+            drawn[use] = max(drawn.get(use, []), _draw(of_use, OF_A_USE, seed), key=len)
+    return sorted((run for runs in drawn.values() for run in runs), key=_place), left_out
+
+
+def _place(run: MeasuredRun) -> Key:
+    return run.gpu, run.software, phase(run), *shape(run), run.pattern
 
 
 def _described(run: MeasuredRun) -> bool:

@@ -69,7 +69,7 @@ class Validation:
         speedup: window over causal, on pairs of one shape.
         speed_of_light, line: the baselines. noise: what repeated measurements of one call differ by (empty without any).
         coverage_80: share of held-out rows inside the 80% interval of the other folds. left_out: rows not used, by reason.
-        unfitted: those left out for being too few of their kind, forecast as ``predict`` does: by the priors, or for an engine's
+        unfitted: those left out as too few of their kind, forecast as ``predict`` does: by the priors, or for an engine's
             call by constants of other GPUs where they have its kernel or the engine.
     """
 

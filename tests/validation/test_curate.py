@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from attncast.validation import curate
+from attncast.validation.calibrate import MIN_ROWS
 from attncast.validation.curate import MORE, main, phase, select, shape, windowed
 from attncast.validation.measured import load_runs
 
@@ -60,8 +61,7 @@ def test_the_same_runs_give_the_same_rows_in_any_order(runs):
 def test_every_stratum_decade_and_head_dim_has_its_turn(runs):
     chosen, left_out = select(runs)
     drawn = Counter((run.gpu, phase(run)) for run in chosen)
-    small = {key: count for key, count in drawn.items() if key[0] not in MORE}
-    assert set(small.values()) == {20}  # few rows: the smallest quota
+    assert min(drawn.values()) == 20  # few rows: the smallest quota
     assert all(count > 20 for key, count in drawn.items() if key[0] in MORE)  # as many as there are
     eligible = [
         run for run in runs if run.time_s >= curate.LEAST_TIME_S and (run.gpu, phase(run)) != ("a100", "decode")
@@ -72,7 +72,9 @@ def test_every_stratum_decade_and_head_dim_has_its_turn(runs):
             Counter(windowed(run) for run in members if (run.gpu, phase(run)) == group)
             for members in (eligible, chosen)
         )
-        drawn_here = min(MORE.get(group[0], 20), sum(there.values()))
+        # Of enough to be fitted, as many as a fit by folds wants.
+        enough = curate.OF_A_USE if sum(there.values()) >= MIN_ROWS else MORE.get(group[0], 20)
+        drawn_here = min(enough, sum(there.values()))
         assert cut[True] == min(drawn_here // 2, there[True]) or drawn_here == sum(there.values())
         assert cut[True] + cut[False] == drawn_here
     assert {run.head_dim for run in chosen} == set(DIMS)
@@ -112,7 +114,7 @@ def test_the_command_writes_the_rows_or_one_sentence(tmp_path, runs, capsys):
     main([str(source), "-o", str(out)])
     assert {run.id for run in load_runs(out)} <= {run.id for run in runs}
     printed = capsys.readouterr().out
-    assert f"40 of 128 rows written to {out}" in printed
+    assert f"{len(select(runs)[0])} of 128 rows written to {out}" in printed
     assert "below 15 us" in printed
     for wrong in (tmp_path / "none.csv", out):
         with pytest.raises(SystemExit) as ended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from click.testing import CliRunner
 
 from attncast import InputError
 from attncast.cli.validate import validate as command
-from attncast.validation.calibrate import calibrate
+from attncast.validation.calibrate import TOO_FEW, calibrate
 from attncast.validation.compare import partner_speedups
 from attncast.validation.measured import DATA, load_runs, save_runs
+from attncast.validation.problem import problem_of
 from attncast.validation.statistics import Summary, line_errors, repeat_errors, summarise
 from attncast.validation.validate import GROUPS, errors_by, left_out_means, validate
 
@@ -101,7 +101,7 @@ def test_a_gpu_left_out_takes_the_constants_of_the_others(runs, found):
 
 def test_nothing_read_off_a_gpus_rows_helps_its_forecast(runs):
     # All times of h200 ten times as long: its forecasts from h100 stay what they were.
-    slower = [replace(run, time_s=run.time_s * (10 if run.gpu == "h200" else 1)) for run in runs]
+    slower = [dataclasses.replace(run, time_s=run.time_s * (10 if run.gpu == "h200" else 1)) for run in runs]
     both = [calibrate(measured, "made up", "a test")[0] for measured in (runs, slower)]
     before, after = ({str(fit.use): fit for fit in fits}["h200 fa3 vllm prefill 16-bit"] for fits in both)
     assert after.carried_s.tolist() == before.carried_s.tolist()
@@ -137,6 +137,24 @@ def test_the_mean_of_a_gpu_left_out_is_over_its_rows():
     kernels = {("h100", "fa2"): (1, 0.4), ("h100", "fa3"): (3, 0.2), ("h200", "fa3"): (5, 0.1)}
     table = {key: Summary(n, mape, mape, mape, mape, 0.0) for key, (n, mape) in kernels.items()}
     assert left_out_means(table) == {"h100": (4, pytest.approx(0.25)), "h200": (5, pytest.approx(0.1))}
+
+
+def test_runs_of_too_few_of_their_kind_are_forecast_as_predict_does(runs):
+    """Without an engine by the priors, with one by the constants of the other GPUs that have it."""
+    alone = dataclasses.replace(runs[0], software="fa3", measures="kernel", time_s=1e-3)
+    called = [
+        dataclasses.replace(run, gpu="h200", id=f"h200-{i}") for i, run in enumerate(runs[:5]) if run.gpu == "h100"
+    ]
+    fitted = [run for run in runs if run.gpu == "h100"]
+    found = validate([*fitted, alone, *called], "made up")
+    assert found.left_out == {TOO_FEW: 1 + len(called)}
+    prior_s = problem_of([alone]).seconds()[0]
+    assert found.unfitted["h100", "fa3"].bias == pytest.approx(prior_s / alone.time_s - 1.0)
+    by_priors = problem_of(called)
+    carried = found.unfitted["h200", "fa3"]
+    assert carried.n == len(called)
+    assert carried.mape != pytest.approx(np.mean(np.abs(by_priors.seconds() / by_priors.measured_s - 1.0)), rel=1e-3)
+    assert ("h100", "fa3") not in validate([*fitted, alone], "made up", at_least_s=2e-3).unfitted
 
 
 def test_the_command(tmp_path, runs):
