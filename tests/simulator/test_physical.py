@@ -1,0 +1,38 @@
+"""What must hold of any forecast, whatever the kernel: found broken by asking for calls at random."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from attncast import Workload, parse_pattern, predict
+from attncast.hwmodels import load_gpu
+from attncast.simulator.batch import stack
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
+from attncast.simulator.conditions import engine_conditions
+from attncast.simulator.forecast import forecast
+from attncast.simulator.profile import load_profile
+
+
+@pytest.mark.parametrize(
+    ("gpu", "workload", "pattern"),
+    [
+        ("rtx5090", Workload(2, 32, 40, batch=17, heads_kv=2, cached=4096, dtype="fp8"), "causal"),
+        ("l40s", Workload(5, 16, 128, batch=16, heads_kv=1, cached=2816, dtype="fp8"), "window left=4096 right=0"),
+        ("h200", Workload(4, 12, 112, batch=6, heads_kv=2, cached=1024, kv_dtype="fp8"), "window left=2 right=5"),
+    ],
+)
+def test_segments_of_unequal_q_tiles_take_as_long_alone_as_among_others(gpu, workload, pattern):
+    conditions = engine_conditions("vllm", workload)
+    estimate = predict(workload, pattern, gpu, "triton", conditions=conditions)
+    assert estimate.splits > 1
+    model, band = load_gpu(gpu), parse_pattern(pattern)
+    profile = load_profile("triton", model, "vllm")
+    tiles = resolve_tiles(profile, band, workload, None, None)
+    work = kernel_work(profile, band, workload, tiles)
+    assert work.visited.size > 1
+    call = single_call(model, profile, workload, band, tiles, work, conditions)
+    np.testing.assert_allclose(forecast(model, profile, stack([call, call])).time_s, estimate.time_s, rtol=1e-12)
+    assert math.isfinite(estimate.time_s)
