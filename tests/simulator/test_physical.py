@@ -36,3 +36,11 @@ def test_segments_of_unequal_q_tiles_take_as_long_alone_as_among_others(gpu, wor
     call = single_call(model, profile, workload, band, tiles, work, conditions)
     np.testing.assert_allclose(forecast(model, profile, stack([call, call])).time_s, estimate.time_s, rtol=1e-12)
     assert math.isfinite(estimate.time_s)
+
+
+@pytest.mark.parametrize("kernel", ["trtllm", "fa3", "cudnn"])
+def test_a_kernel_is_no_faster_than_itself(kernel):
+    token = Workload(1, 32, 128, batch=32, heads_kv=8, cached=8191)
+    estimate = predict(token, "dense", "a100" if kernel == "fa3" else "h100", kernel, baseline=kernel)
+    assert estimate.speedup == pytest.approx(1.0, rel=1e-12)
+    assert estimate.baseline.kernel == estimate.kernel
