@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import InputError
 from ..hwmodels import GPU
@@ -15,7 +15,7 @@ from .profile import DECODE_QUERIES, KernelProfile, kernels_on, load_profile
 
 
 @lru_cache(maxsize=1)
-def _choices() -> Mapping[str, Mapping[str, list[str]]]:
+def _choices() -> Mapping[str, Any]:
     return tomllib.loads((Path(__file__).parent / "choices.toml").read_text(encoding="utf-8"))
 
 
@@ -38,7 +38,7 @@ def choose_profile(
     ``parts`` those that a call could be cut into (see schedule.history_parts), where few matter.
 
     Raises:
-        InputError: the kernel is unknown, or cannot run this pattern, dtype or GPU.
+        InputError: the kernel is unknown, or cannot run this pattern, dtype, number of tokens or GPU.
     """
     if key.lower() == "auto":
         names = _choices().get(engine, {}).get(gpu.generation) if family == "band" else None
@@ -51,6 +51,8 @@ def choose_profile(
         raise InputError(f"kernel {key!r} cannot run this pattern: it takes {takes}")
     if dtype not in profile.dtypes:
         raise InputError(f"kernel {key!r} cannot run {dtype!r}: expected one of {', '.join(profile.dtypes)}")
+    if queries is not None and queries > DECODE_QUERIES and profile.key in _choices()["decode_only"]:
+        raise InputError(f"kernel {key!r} only decodes: expected at most {DECODE_QUERIES} new tokens, not {queries:,}")
     if queries is not None and queries <= DECODE_QUERIES and profile.serving.decode_kernel:
         profile = load_profile(profile.serving.decode_kernel, gpu, engine, kv_dtype)
         if not profile.takes_heads(gqa_ratio, parts, gpu):

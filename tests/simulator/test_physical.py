@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from attncast import Workload, parse_pattern, predict
+from attncast import InputError, Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator.batch import stack
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
@@ -44,3 +44,11 @@ def test_a_kernel_is_no_faster_than_itself(kernel):
     estimate = predict(token, "dense", "a100" if kernel == "fa3" else "h100", kernel, baseline=kernel)
     assert estimate.speedup == pytest.approx(1.0, rel=1e-12)
     assert estimate.baseline.kernel == estimate.kernel
+
+
+@pytest.mark.parametrize(("kernel", "gpu"), [("mmha", "h100"), ("xqa", "a100"), ("trtllm-decode", "b200")])
+def test_a_kernel_that_only_decodes_takes_no_prompt(kernel, gpu):
+    for asked in ({"kernel": kernel}, {"baseline": kernel}):
+        with pytest.raises(InputError, match=f"kernel '{kernel}' only decodes: expected at most 8 new tokens, not 2,048"):
+            predict(Workload(2048, 32, 128, heads_kv=8), "causal", gpu, **asked)
+    assert predict(Workload(8, 32, 128, heads_kv=8, cached=2048), "causal", gpu, kernel).kernel == kernel
