@@ -79,7 +79,7 @@ def predict(
     algorithm = cascade_work(cascade) if cascade is not None else None
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
-    profile = _profile(kernel, gpu, pattern.family, workload, conditions)
+    profile = _profile(kernel, gpu, pattern, workload, conditions)
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:
@@ -141,15 +141,15 @@ def dense_baseline(
     if kernel is None:
         profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
     else:
-        profile = _profile(kernel, gpu, "band", workload, conditions)
+        profile = _profile(kernel, gpu, Band(), workload, conditions)
     return _dense(workload, gpu, profile, conditions, calibration)
 
 
-def _profile(kernel: str, gpu: GPU, family: str, w: Workload, conditions: Conditions) -> KernelProfile:
+def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: Conditions) -> KernelProfile:
     """The kernel that serves the call where ``kernel`` is asked for; decoding may be left to another."""
     return choose_profile(
-        kernel, gpu, family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
-        w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens),
+        kernel, gpu, pattern.family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
+        w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from attncast import InputError, Workload, parse_pattern, predict
 from attncast.hwmodels import load_gpu
+from attncast.simulator.advise import advise
 from attncast.simulator.batch import stack
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import engine_conditions
@@ -52,3 +53,14 @@ def test_a_kernel_that_only_decodes_takes_no_prompt(kernel, gpu):
         with pytest.raises(InputError, match=f"kernel '{kernel}' only decodes: expected at most 8 new tokens, not 2,048"):
             predict(Workload(2048, 32, 128, heads_kv=8), "causal", gpu, **asked)
     assert predict(Workload(8, 32, 128, heads_kv=8, cached=2048), "causal", gpu, kernel).kernel == kernel
+
+
+@pytest.mark.parametrize(("gpu", "head_dim"), [("b300", 192), ("b200", 192), ("gb200", 256)])
+def test_what_users_would_run_has_tiles_for_the_grid_and_the_head_dim(gpu, head_dim):
+    # Our Triton kernel takes head dim 192 on a line of tokens, but not on a plane.
+    plane, line = Workload("64x64", 8, head_dim), Workload(4096, 8, head_dim)
+    assert predict(plane, "na window=16x16 stride=8x8", gpu).kernel == "flex"
+    assert advise(plane, load_gpu(gpu), 0.1).best.kernel == "flex"
+    assert predict(line, "na window=256 stride=64", gpu).kernel == "triton"
+    with pytest.raises(InputError, match=rf"no kernel on {gpu} takes 'fp8' with head dim {head_dim}: natten"):
+        predict(Workload("64x64", 8, head_dim, dtype="fp8"), "na window=16x16", gpu)
