@@ -50,7 +50,9 @@ def test_a_kernel_is_no_faster_than_itself(kernel):
 @pytest.mark.parametrize(("kernel", "gpu"), [("mmha", "h100"), ("xqa", "a100"), ("trtllm-decode", "b200")])
 def test_a_kernel_that_only_decodes_takes_no_prompt(kernel, gpu):
     for asked in ({"kernel": kernel}, {"baseline": kernel}):
-        with pytest.raises(InputError, match=f"kernel '{kernel}' only decodes: expected at most 8 new tokens, not 2,048"):
+        with pytest.raises(
+            InputError, match=f"kernel '{kernel}' only decodes: expected at most 8 new tokens, not 2,048"
+        ):
             predict(Workload(2048, 32, 128, heads_kv=8), "causal", gpu, **asked)
     assert predict(Workload(8, 32, 128, heads_kv=8, cached=2048), "causal", gpu, kernel).kernel == kernel
 

@@ -194,6 +194,25 @@ def test_advice_finds_the_tiles_and_strides_that_need_no_mask():
         assert "no masks" in sentence
 
 
+@pytest.mark.parametrize(
+    ("gpu", "kernel", "workload", "pattern", "conditions", "wanted"),
+    [
+        # One token has no order to keep: FlashAttention-2 copies heads that share keys side by side.
+        ("a100", "fa2", Workload(1, 64, 128, 64, 4, cached=200), "causal", Conditions(), "Copying query heads that share keys"),
+        ("l40s", "flashinfer", Workload(256, 16, 64, 4, kv_dtype="fp8"), "dense", Conditions(), "Merging the results of split"),
+        ("h100", "triton", Workload(1, 1, 32), "dense", Conditions(), "or launch it in a CUDA graph."),
+        ("h100", "triton", Workload(1, 1, 32), "dense", Conditions(graph=True), "give each call more work."),
+        ("b300", "fa4", Workload(379, 8, 32, 16, cached=2), "causal", Conditions(), "smaller tiles would leave fewer pairs"),
+        ("a100", "natten", HUNYUAN, "na window=3x3x3", Conditions(), "no stride or tile of this kernel avoids it"),
+        ("h100", "auto", Workload(8192, 8, 128), "sparsed steps=1", Conditions(), "Choosing blocks takes"),
+    ],
+)  # fmt: skip
+def test_advice_is_about_what_takes_the_time(gpu, kernel, workload, pattern, conditions, wanted):
+    model, wished = load_gpu(gpu), parse_pattern(pattern)
+    estimate = predict(workload, wished, model, kernel, conditions=conditions)
+    assert wanted in advice(estimate, workload, wished, model, conditions)
+
+
 def test_choosing_blocks_is_charged():
     workload = Workload(32768, 32, 128)
     chosen = predict(workload, "sparge density=0.3", "h100")
