@@ -66,3 +66,24 @@ def test_what_users_would_run_has_tiles_for_the_grid_and_the_head_dim(gpu, head_
     assert predict(line, "na window=256 stride=64", gpu).kernel == "triton"
     with pytest.raises(InputError, match=rf"no kernel on {gpu} takes 'fp8' with head dim {head_dim}: natten"):
         predict(Workload("64x64", 8, head_dim, dtype="fp8"), "na window=16x16", gpu)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kernel"), [("h100", "fa3"), ("a100", "fa2"), ("b200", "trtllm"), ("rtx5090", "flashinfer")]
+)
+def test_keys_outside_a_window_are_not_read_however_many_q_tiles_there_are(gpu, kernel):
+    window = "window left=511 right=0"
+    few, many = (
+        predict(Workload(64, 64, 128, batch=8, heads_kv=8, cached=cached), window, gpu, kernel)
+        for cached in (1024, 131072)
+    )
+    assert many.traffic_bytes["unique"] == pytest.approx(few.traffic_bytes["unique"], rel=0.01)
+    assert many.time_s < 1.05 * few.time_s
+
+
+def test_a_window_reads_what_lies_in_it():
+    work = Workload(2048, 8, 128, batch=4, cached=1 << 17)
+    read = predict(work, "window left=1023 right=0", "a100", "fa2").traffic_bytes["unique"]
+    around = 2 * 4 * 8 * 2048 * 128 * 2
+    keys = 2048 + 1023
+    assert around + 2 * 4 * 8 * keys * 128 * 2 <= read <= around + 2 * 4 * 8 * (keys + 128) * 128 * 2
