@@ -10,6 +10,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..simulator.estimate import seconds_text
 from ..simulator.patterns import parse_pattern
 from .calibrate import Fitted, calibrate
 from .measured import MeasuredRun
@@ -90,11 +92,16 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0) ->
         at_least_s: errors are reported on runs of at least that long; fits use all.
 
     Raises:
-        InputError: no use has enough runs to fit.
+        InputError: no use has enough runs to fit, or none of them is that long.
     """
     fits, left_out = calibrate(runs, data, "attncast validate")
     every = held_out_rows(fits)
     rows = every.where(every.measured_s >= at_least_s)
+    if not rows.runs:
+        longest = seconds_text(float(every.measured_s.max()))
+        raise InputError(
+            f"{data!r} has no fitted run of {seconds_text(at_least_s)} or more: the longest takes {longest}"
+        )
     errors = rows.errors
     carried = np.isfinite(rows.carried_s)
     decode = np.array([" decode " in f" {use} " for use in rows.uses], dtype=bool)

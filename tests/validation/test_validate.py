@@ -158,5 +158,13 @@ def test_the_command(tmp_path, runs):
     assert f"h100 left out of every fit: {left_out['n']:,} rows, mean {left_out['mape']:.1%}" in every
     assert "h200 left out of every fit" not in shown
     assert "vllm decode 16-bit" in CliRunner().invoke(command, ["--rows", str(rows), "--by", "use"]).output
-    for arguments in (["--above", "50"], ["--above", "-1us"], ["--leave-out-gpu", "a100"]):
-        assert isinstance(CliRunner().invoke(command, ["--rows", str(rows), *arguments]).exception, InputError)
+    for arguments, words in (
+        (["--above", "50"], "'50' cannot be read"),
+        (["--above", "-1us"], "'-1us' cannot be read"),
+        (["--above", "infus"], "'infus' cannot be read"),
+        (["--above", "10s"], "no fitted run of 10.0 s or more: the longest takes"),
+        (["--leave-out-gpu", "a100"], "GPU 'a100' has no fitted runs"),
+    ):
+        problem = CliRunner().invoke(command, ["--rows", str(rows), *arguments]).exception
+        assert isinstance(problem, InputError)
+        assert words in str(problem)
