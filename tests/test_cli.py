@@ -95,6 +95,11 @@ def test_gpu_show_gives_sources_and_takes_a_file(attncast, tmp_path):
         (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--sparse-share", "0.5"], ["0.5"]),
         (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--dtype", "fp32"], ["'fp32'"]),
         (["tiles", "-i", "64", "--q-tile", "0", "--kv-tile", "8"], ["'0'"]),
+        (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "-p", ""], ["the pattern '' is empty"]),
+        (
+            ["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--engine", "vllm", "--rope"],
+            ["--rope", "'vllm'", "rotates no queries"],
+        ),
         (["predikt"], ["'predikt'", "did you mean 'predict'"]),
         (["gpu", "show", "rtx590"], ["did you mean 'rtx5090'"]),
     ],

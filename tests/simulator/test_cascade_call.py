@@ -98,7 +98,9 @@ def test_without_scores_the_call_is_a_roofline_linear_in_tokens():
 
 @pytest.mark.parametrize("name", ["fa2", "FlashAttention-2", "1-pass"])
 def test_a_cascade_goes_by_the_names_that_its_own_command_takes(name):
-    assert predict(WORKLOAD, "dense", "h100", cascade=name) == predict(WORKLOAD, "dense", "h100", cascade="flash_attention_2")
+    assert predict(WORKLOAD, "dense", "h100", cascade=name) == predict(
+        WORKLOAD, "dense", "h100", cascade="flash_attention_2"
+    )
 
 
 @pytest.mark.parametrize(
