@@ -184,7 +184,6 @@ def cascades(sizes: str, only: str | None, output: str) -> None:
     """
     require("attncast report cascades", *PAGE, *GRAPHS)
     from ..reports.cascades import cascades_page
-    from ..simulator import cascades
     from ..simulator import cascades as library
     from .cascade import parse_sizes
 
