@@ -188,6 +188,9 @@ def test_advise(attncast):
     status, _, err = attncast("advise", "-g", "h100", "-i", "30x48x80", "-n", "24", "-d", "128")
     assert status == 2
     assert "--coverage" in err
+    status, _, err = attncast("advise", "-g", "h100", "-i", "64x64", "-n", "8", "-d", "64", "--coverage", "0")
+    assert status == 2
+    assert "coverage 0 is out of range" in err
 
 
 def test_a_neighborhood_in_row_order_is_advised_without_tile_shapes(attncast):
