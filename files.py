@@ -56,12 +56,12 @@ def shortened(text: str) -> str:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to; renamed to ``path`` at the end, removed when anything fails.
 
+    A link is followed: what it points to is replaced, and the link stays.
+
     Raises:
-        InputError: the file cannot be written, quoting ``path``.
+        InputError: the file cannot be written, or is a folder or a device, quoting ``path``.
     """
-    target = Path(path)
-    # Named for process and thread: several may write the same file, and the last one to end stands.
-    temporary = target.parent / f".{target.name}.{os.getpid()}.{threading.get_ident()}"
+    target, temporary = _beside(path)
     try:
         yield temporary
         temporary.replace(target)
@@ -76,3 +76,24 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises InputError when it cannot be written, quoting ``path``."""
     with whole_file(path) as file:
         file.write_bytes(content)
+
+
+def check_output(path: str, source: str, what: str) -> None:
+    """Before long work: raise InputError where ``path`` cannot be written, or is the file ``source`` (to ``what``) itself."""
+    if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+        raise InputError(f"output {path!r} is the file to {what}: expected another")
+    _, temporary = _beside(path)
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except OSError as problem:
+        raise InputError(f"cannot write {path!r}: {problem.strerror or problem}") from None
+
+
+def _beside(path: str | Path) -> tuple[Path, Path]:
+    """The file that ``path`` names, links followed, and one beside it to write first."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # a rename would put a file in the place of /dev/stdout
+        raise InputError(f"cannot write {str(path)!r}: it is {'a folder' if target.is_dir() else 'not a regular file'}")
+    # Named for process and thread: several may write the same file, and the last one to end stands.
+    return target, target.parent / f".{target.name}.{os.getpid()}.{threading.get_ident()}"

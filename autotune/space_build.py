@@ -53,7 +53,8 @@ def choose_kernel(kernel: str, gpu: GPU, pattern: Pattern, workload: Workload) -
             raise unknown("kernel to tune", kernel, [*KERNELS, "auto"])
         return name
     family = pattern.family
-    chosen = choose_profile("auto", gpu, family, workload.dtype, max(workload.head_dim, workload.dim_v)).key
+    head_dim = max(workload.head_dim, workload.dim_v)
+    chosen = choose_profile("auto", gpu, family, workload.dtype, head_dim, axes=pattern.tile_axes).key
     return chosen if chosen in KERNELS else "triton"
 
 

@@ -81,6 +81,7 @@ def sweep(calls: int = 100_000) -> None:
             rotate_traffic_bytes=full_like(0),
             fused=full_like(0),
             quantise_bytes=full_like(0),
+            span=full_like(np.inf),
             axes=full_like(1),
             mask_all=full_like(0),
             permute_axes=full_like(0),

@@ -49,8 +49,9 @@ def advise(
     if (coverage is None) == (window is None):
         raise InputError("a search needs either --coverage (e.g. 0.09) or --window (e.g. 18x24x24): give one of them")
     workload = Workload(parse_grid(grid), heads, head_dim, batch=batch, heads_kv=heads_kv, dtype=dtype)
+    share = 1.0 if coverage is None else coverage
     found = [
-        (name.strip(), search(workload, load_gpu(name.strip()), coverage or 1.0, window=window, kernel=kernel))
+        (name.strip(), search(workload, load_gpu(name.strip()), share, window=window, kernel=kernel))
         for name in gpus.split(",")
     ]
     if as_json:

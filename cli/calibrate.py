@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import check_output, whole_file
 from ..simulator.calibration import BOUNDS, OF_GPU, calibration_text, load_calibration, packaged_calibration
 from ..validation.calibrate import Fitted
 from ..validation.calibrate import calibrate as fit
@@ -63,6 +63,8 @@ def calibrate(rows: str | None, output: str | None, show: str | None, as_json: b
         return
     assert rows is not None
     require("attncast calibrate", *FITS)
+    if output is not None:
+        check_output(output, rows, "fit")
     command = f"attncast calibrate --rows {shlex.quote(rows)}"
     fits, left_out = fit(load_table(rows), Path(rows).name, command)
     if output is not None:

@@ -16,23 +16,6 @@ from . import complete
 from .options import json_option
 from .output import print_json, print_object, print_table
 
-# How people call them, letters and digits only.
-_ALIASES: Final = {
-    "fa2": "flash_attention_2",
-    "flashattention": "flash_attention_2",
-    "1pass": "flash_attention_2",
-    "onepass": "flash_attention_2",
-    "fa4": "flash_attention_4",
-    "2pass": "two_pass",
-    "3pass": "three_pass",
-    "flat": "three_pass",
-    "softmax": "three_pass",
-    "attention": "three_pass",
-    "mla": "mla_absorbed",
-    "mqa": "gqa",
-    "flashdecoding": "split_kv",
-    "sage": "sage_int8",
-}
 _TOLERANCE: Final = 1e-6  # of a difference between sums of a few dozen float64 terms of order one
 
 
@@ -93,7 +76,7 @@ def show_cascade(name: str, sizes: str | None, png: str | None, as_json: bool) -
       attncast cascade show fa2 --sizes E=128,F=128,M=65536,P=65536 --json
       attncast cascade show ./mine.cascade --png mine.png
     """
-    found = load_cascade(name)
+    found = cascades.load(name)
     if png is not None:
         from .cascade_png import draw
 
@@ -129,7 +112,7 @@ def compare(first: str, second: str, sizes: str | None, as_json: bool) -> None:
       attncast cascade compare three_pass fa2
       attncast cascade compare fa2 ./mine.cascade --sizes E=128,F=128,M=8192,P=8192
     """
-    pair = [load_cascade(first), load_cascade(second)]
+    pair = [cascades.load(first), cascades.load(second)]
     given = parse_sizes(sizes)
     results = [summary(each, _own(each, pair, given)) for each in pair]
     if as_json:
@@ -171,7 +154,7 @@ def check(name: str, against: str, sizes: str | None, seed: int, as_json: bool) 
       attncast cascade check ./mine.cascade
       attncast cascade check fusemax --against three_pass --seed 1
     """
-    found, reference = load_cascade(name), load_cascade(against)
+    found, reference = cascades.load(name), cascades.load(against)
     given = parse_sizes(sizes)
     bound = bind(found, _small_sizes(found) if given is None else given, exact=True)
     error = _difference(found, reference, bound, seed)
@@ -220,22 +203,6 @@ def _signature(each: Cascade) -> str:
     return ", ".join(f"{name}[{', '.join(tensor.ranks)}]" for name, tensor in each.scope.inputs.items())
 
 
-def load_cascade(name: str) -> Cascade:
-    """A cascade by its name, a common spelling of it, or the path of its file.
-
-    Raises:
-        InputError: no such name or file, or what the file says is wrong.
-    """
-    if "/" in name or "\\" in name or name.endswith(".cascade"):
-        return cascades.load(name)
-    known = {_plain(stem): stem for stem in cascades.names()}
-    word = _plain(name)
-    stem = known.get(word) or _ALIASES.get(word)
-    if stem is None:
-        raise unknown("cascade", name, cascades.names())
-    return cascades.load(stem)
-
-
 def parse_sizes(text: str | None) -> dict[str, int] | None:
     """``E=128,M=65536`` as sizes by rank; None for None. InputError quotes the part that is wrong."""
     if text is None:
@@ -249,10 +216,6 @@ def parse_sizes(text: str | None) -> dict[str, int] | None:
         if sizes.setdefault(rank, size) != size:
             raise InputError(f"rank {rank!r} has two sizes in {text!r}, expected one")
     return sizes
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def title(found: Cascade) -> str:

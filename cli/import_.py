@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..files import check_output
 from ..validation.importers import FORMATS, Given, Imported, import_runs
 from ..validation.measured import DIRECTIONS, save_runs
 from . import complete
@@ -72,8 +71,7 @@ def import_(
       attncast import triton-cache _attn_fwd.autotune.json -o runs.csv -g h100 \\
         -b 4 -n 32 -i 4096 -d 128 --dtype fp16 -p causal --direction fwd
     """
-    if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
-        raise InputError(f"output {output!r} is the file to import: expected another")
+    check_output(output, path, "import")
     result = import_runs(format_key, path, Given(**stated), skip_bad=skip_bad, keep_implausible=keep_implausible)
     save_runs(output, result.runs)
     summary = _summary(result, output)

@@ -69,7 +69,7 @@ def mask_option(function: F) -> F:
 def read_pattern(text: str | None, mask: str | None) -> Pattern:
     """The pattern that -p or --mask names; dense when neither is given. Raises InputError for both."""
     if mask is None:
-        return parse_pattern(text or "dense")
+        return parse_pattern("dense" if text is None else text)
     if text is not None:
         raise InputError(f"pattern {text!r} and mask {mask!r} were both given: expected one of them")
     from ..simulator.masks import read_mask  # here, not above: other commands start without it

@@ -39,6 +39,7 @@ COMBINE = (
 TILES: dict[int, Grid] = {1: (128,), 2: (16, 8), 3: (2, 8, 8)}
 TERMINAL_CELLS = 48
 PNG_CELLS = 1024
+MOST_DRAWN = 1 << 22  # tokens: a picture looks at each, the counts do not
 
 
 @click.group()
@@ -141,8 +142,11 @@ def show(
     shown.check(workload)
     tiles = (_tile(shown, q_tile, "q tile"), _tile(shown, kv_tile, "kv tile"))
     work = shown.tile_work(workload, *tiles)
-    drawn = None if isinstance(shown, Dynamic) else _drawn(shown, workload, TERMINAL_CELLS)
+    too_long = max(workload.tokens, workload.kv_tokens) > MOST_DRAWN
+    drawn = None if isinstance(shown, Dynamic) or too_long else _drawn(shown, workload, TERMINAL_CELLS)
     if png is not None:
+        if too_long:
+            raise InputError(f"--png {png!r} of {workload.tokens:,} tokens: expected at most {MOST_DRAWN:,} to draw")
         write_png(png, picture(shown, workload, PNG_CELLS), str(shown))
     report = _report(shown, workload, tiles, work)
     if as_json:
@@ -150,6 +154,8 @@ def show(
         return
     for key, value in report.items():
         click.echo(f"{key.replace('_', ' '):>22}: {_shown(value)}")
+    if too_long:
+        click.echo(f"\nno picture: more than {MOST_DRAWN:,} tokens")
     if drawn is not None:
         click.echo(
             f"\none character = {drawn.q_cell} x {drawn.kv_cell} tokens; · empty, ▒ partial, █ full\n{drawn.text()}"

@@ -185,13 +185,13 @@ def cascades(sizes: str, only: str | None, output: str) -> None:
     require("attncast report cascades", *PAGE, *GRAPHS)
     from ..reports.cascades import cascades_page
     from ..simulator import cascades as library
-    from .cascade import load_cascade, parse_sizes
+    from .cascade import parse_sizes
 
     given = parse_sizes(sizes)
     if given is None or not {"M", "P"} <= set(given):
         raise InputError(f"sizes {sizes!r} do not say how many keys and queries: expected M=N and P=N among them")
     names = library.names() if only is None else [name.strip() for name in only.split(",")]
-    found = [_algorithm(load_cascade(name), given) for name in names]
+    found = [_algorithm(library.load(name), given) for name in names]
     write(cascades_page(found, given, footer()), output)
 
 

@@ -94,6 +94,10 @@ def read_request(
         )  # fmt: skip
     else:
         conditions = replace(engine_conditions(engine, workload, not cold, clock_hz), calls_before=calls_before)
+        if rotates and not conditions.rotates:
+            raise InputError(
+                f"--rope was given with engine {engine!r}, whose call rotates no queries: expected one of them"
+            )
     wanted = read_pattern(pattern, mask)
     models = tuple(load_gpu(name) for name in names)
     constants = load_calibration(calibration) if calibration is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -132,7 +133,7 @@ def _seconds(text: str) -> float:
                 value = float(text.removesuffix(unit)) * scale
             except ValueError:
                 break
-            if value >= 0:
+            if 0 <= value < math.inf:
                 return value
     raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")
 

@@ -22,7 +22,7 @@ WORTH_SAYING = 0.97  # of the present time: a smaller gain is within what the mo
 MAX_CANDIDATES = 600
 
 BY_BOUND = {
-    "launch": "Launching takes most of the time: give each call more work, or launch it in a CUDA graph.",
+    "launch": "Launching takes most of the time: give each call more work{graph}.",
     "latency": "Memory latency and the last wave decide: more, smaller CTAs (a smaller Q tile, more KV splits) would help.",
     "dram": "DRAM bandwidth decides: only fewer bytes help (fewer key/value heads, a narrower KV dtype).",
     "l2": "L2 bandwidth decides: a larger Q tile reads each key fewer times.",
@@ -33,7 +33,13 @@ BY_BOUND = {
     "smem": "Shared-memory bandwidth decides: a larger Q tile per MMA operand read would help.",
     "alu": "The integer and compare pipe decides: a kernel that forms addresses ahead of time would help.",
     "fp32": "The fp32 pipe decides: fewer rescalings of the accumulator (larger KV tiles) would help.",
-    "mask": "Masking decides, and no stride or tile of this kernel avoids it for this window.",
+    "mask": "Masking decides: {masks}.",
+}
+# What is done around the products, where it takes more than half of the time.
+BY_PART = {
+    "merge": "Merging the results of split keys takes {part} of {whole}: a kernel that splits them less would help.",
+    "append": "Appending the new keys and values takes {part} of {whole}: attention itself is the smaller part.",
+    "select": "Choosing blocks takes {part} of {whole}: choose them less often, or for more queries at once.",
 }
 
 
@@ -69,11 +75,19 @@ def advice(
                 return _sentence(estimate, pattern, best)
     permute = estimate.parts_s["permute"]
     if permute > 0.2 * estimate.time_s:
-        return (
-            f"Permuting tokens takes {seconds_text(permute)} of {seconds_text(estimate.time_s)}: keep them in tile order "
-            "from one layer to the next."
-        )
-    return BY_BOUND[estimate.bound_by]
+        spent = f"takes {seconds_text(permute)} of {seconds_text(estimate.time_s)}"
+        if profile.packing.by_copying:
+            return f"Copying query heads that share keys side by side {spent}: a kernel that reads them in place would help."
+        return f"Permuting tokens {spent}: keep them in tile order from one layer to the next."
+    for name, sentence in BY_PART.items():
+        if estimate.parts_s[name] > 0.5 * estimate.time_s:
+            return sentence.format(part=seconds_text(estimate.parts_s[name]), whole=seconds_text(estimate.time_s))
+    return BY_BOUND[estimate.bound_by].format(
+        graph="" if conditions.graph else ", or launch it in a CUDA graph",
+        masks="no stride or tile of this kernel avoids it for this window"
+        if isinstance(pattern, Neighborhood)
+        else "smaller tiles would leave fewer pairs to mask",
+    )
 
 
 def _sentence(estimate: Estimate, pattern: Neighborhood, best: Alternative) -> str:

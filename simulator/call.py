@@ -120,6 +120,7 @@ def single_call(
         "tile_kv": math.prod(kv_tile),
         "packed": packed_rows(profile, pattern, w),
         "in_flight": _residents(gpu, choice),
+        "span": min(w.kv_tokens, w.tokens + pattern.left) if isinstance(pattern, Band) else math.inf,
         "axes": pattern.axes + _window_axes(profile, pattern, w),
         "mask_all": masks_all(profile, pattern, workload, tiles, work),
         "permute_axes": len(q_tile) if profile.permute and pattern.tile_axes > 1 else 0,

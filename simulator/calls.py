@@ -19,6 +19,7 @@ class Calls:
         tile_q, tile_kv: tokens in a Q and a KV tile.
         packed: query heads whose rows share Q tiles (see packed_heads); ``count`` is of all of them together.
         in_flight: CTAs that share an SM; 0 where the profile says.
+        span: keys from the first to the last that any query attends, where the pattern is a band; inf elsewhere.
         axes: coordinates of a token, compared to mask one score.
         mask_all: 1 when every visited tile is masked.
         permute_axes: token axes permuted before and after the kernel; 0 when none.
@@ -57,6 +58,7 @@ class Calls:
     tile_kv: Floats
     packed: Floats
     in_flight: Floats
+    span: Floats
     axes: Floats
     mask_all: Floats
     permute_axes: Floats

@@ -149,9 +149,12 @@ def forecast(
     if profile.in_step:
         cycles = steps.span_cycles(work, latency + waits, grid)
     elif unequal is not None:
-        pairs = [np.stack([each, each * flat(unequal.rest)], axis=1).ravel() for each in (work, chain)]
+        rest = flat(unequal.rest)
+        works, chains = (
+            np.stack([each + once, each * rest + once], axis=1).ravel() for each, once in ((work, 0.0), (chain, alone))
+        )
         two = grid.with_two_lengths(unequal.of_parts, unequal.rest_last)
-        cycles = waiting.span_cycles(pairs[0], pairs[1] + np.repeat(alone, 2), latency, two, True)
+        cycles = waiting.span_cycles(works, chains, latency, two, True)
     else:
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
         cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)

@@ -27,7 +27,7 @@ def traffic_of(
         stays = shape.rows * c.keys * 0.5 * c.spill_bytes <= 0.5 * gpu.smem_bytes_per_cta
         scores = tiles_visited * head_groups * shape.rows * shape.keys
         spilled = np.where(stays, 0.0, scores * c.spill_bytes)
-    touched = np.minimum(c.keys, tiles_visited * shape.keys)
+    touched = _touched(c, tiles_visited * shape.keys)
     indices = c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
     return memory.traffic(
         gpu,
@@ -44,6 +44,11 @@ def traffic_of(
     )
 
 
+def _touched(c: Calls, visited: Floats) -> Floats:
+    """Keys of a key head that are read at all, of those that its Q tiles visit: neighbouring ones visit the same."""
+    return np.minimum(np.minimum(c.keys, visited), c.span + 2.0 * c.tile_kv)  # its first and last tile are whole
+
+
 def sweeps_of(
     gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, visits: Floats, longest: Floats, in_flight: Floats
 ) -> memory.Sweeps:
@@ -52,7 +57,7 @@ def sweeps_of(
     touched = np.minimum(c.keys, longest * c.tile_kv)
     kv_heads = c.batch * c.kv_heads
     around = c.batch * c.heads * c.queries * (c.dim * c.query_bytes + c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES))
-    unique = kv_heads * np.minimum(c.keys, visits / kv_heads * c.tile_kv) * per_key
+    unique = kv_heads * _touched(c, visits / kv_heads * c.tile_kv) * per_key
     cold = 1.0 - memory.resident_share(gpu, unique + around, c.warm)
     issued = np.maximum(visits * pipes.l2_bytes_per_tile(profile, shape), unique)
     return memory.sweeps(

@@ -79,11 +79,7 @@ def predict(
     algorithm = cascade_work(cascade) if cascade is not None else None
     if algorithm is not None and kernel == "auto":
         kernel = "triton"
-    head_dim = max(workload.head_dim, workload.dim_v)
-    profile = choose_profile(
-        kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine,
-        workload.kv_dtype or workload.dtype, history_parts(workload.batch, workload.kv_heads, workload.kv_tokens),
-    )  # fmt: skip
+    profile = _profile(kernel, gpu, pattern, workload, conditions)
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:
@@ -145,9 +141,16 @@ def dense_baseline(
     if kernel is None:
         profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
     else:
-        head_dim = max(workload.head_dim, workload.dim_v)
-        profile = choose_profile(kernel, gpu, "band", workload.dtype, head_dim, engine=conditions.engine)
+        profile = _profile(kernel, gpu, Band(), workload, conditions)
     return _dense(workload, gpu, profile, conditions, calibration)
+
+
+def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: Conditions) -> KernelProfile:
+    """The kernel that serves the call where ``kernel`` is asked for; decoding may be left to another."""
+    return choose_profile(
+        kernel, gpu, pattern.family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
+        w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

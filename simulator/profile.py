@@ -184,10 +184,9 @@ class KernelProfile:
         few = queries <= (1 if self.serving.decode_from == "token" else DECODE_QUERIES)
         return few & (cached > 0) if self.serving.decode_from == "history" else few
 
-    @property
-    def max_head_dim(self) -> int:
-        """Largest head dimension it takes."""
-        return max(choice.max_head_dim for choice in self.tiles)
+    def max_head_dim(self, axes: int) -> int:
+        """Largest head dimension that it takes in tiles of so many axes; 0 where it has none."""
+        return max((choice.max_head_dim for choice in self.tiles if len(choice.q) == axes), default=0)
 
     def takes_heads(self, gqa_ratio: int, parts: float, gpu: GPU) -> bool:
         """Whether it serves calls with so many query heads for a key head and so many parts, and leaves them to none."""

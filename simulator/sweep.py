@@ -178,7 +178,7 @@ def _call(
     profile = choose_profile(
         group.kernel, group.gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio,
         group.conditions.engine, workload.kv_dtype or workload.dtype,
-        history_parts(workload.batch, workload.kv_heads, workload.kv_tokens),
+        history_parts(workload.batch, workload.kv_heads, workload.kv_tokens), pattern.tile_axes,
     )  # fmt: skip
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)

@@ -95,6 +95,11 @@ def test_gpu_show_gives_sources_and_takes_a_file(attncast, tmp_path):
         (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--sparse-share", "0.5"], ["0.5"]),
         (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--dtype", "fp32"], ["'fp32'"]),
         (["tiles", "-i", "64", "--q-tile", "0", "--kv-tile", "8"], ["'0'"]),
+        (["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "-p", ""], ["the pattern '' is empty"]),
+        (
+            ["predict", "-g", "h100", "-i", "64", "-n", "8", "-d", "64", "--engine", "vllm", "--rope"],
+            ["--rope", "'vllm'", "rotates no queries"],
+        ),
         (["predikt"], ["'predikt'", "did you mean 'predict'"]),
         (["gpu", "show", "rtx590"], ["did you mean 'rtx5090'"]),
     ],
@@ -183,6 +188,9 @@ def test_advise(attncast):
     status, _, err = attncast("advise", "-g", "h100", "-i", "30x48x80", "-n", "24", "-d", "128")
     assert status == 2
     assert "--coverage" in err
+    status, _, err = attncast("advise", "-g", "h100", "-i", "64x64", "-n", "8", "-d", "64", "--coverage", "0")
+    assert status == 2
+    assert "coverage 0 is out of range" in err
 
 
 def test_a_neighborhood_in_row_order_is_advised_without_tile_shapes(attncast):

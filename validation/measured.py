@@ -7,11 +7,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError, suggest, unknown
 from ..files import whole_file
-from ..simulator import Conditions, Workload
+from ..hwmodels import load_gpu
+from ..simulator import Conditions, Workload, parse_pattern
 from ..simulator.workload import parse_grid
 
 DATA = Path(__file__).parent / "data"
@@ -131,15 +133,19 @@ def load_runs(path: str | Path) -> list[MeasuredRun]:
     if path.suffix == ".jsonl":
         return _load_lines(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a byte order mark
             reader = csv.DictReader(file, strict=True)
             header = reader.fieldnames or []
+            if not header:
+                raise InputError(f"{str(path)!r} is empty: expected a table of attncast import or measure")
             for name in _REQUIRED:
                 if name not in header:
                     raise InputError(f"{str(path)!r} has no column {name!r}: expected {', '.join(_REQUIRED)}")
             for name in header:
                 if name not in COLUMNS:
                     raise InputError(f"{str(path)!r} has an unknown column {name!r}{suggest(name, COLUMNS)}")
+                if header.count(name) > 1:
+                    raise InputError(f"{str(path)!r} has column {name!r} {header.count(name)} times: expected it once")
             return [_run(row, f"{str(path)!r} line {reader.line_num}") for row in reader]
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
@@ -207,6 +213,8 @@ def measured_line(line: bytes, where: str) -> MeasuredRun | None:
 
 
 def _run(row: dict[str, str], where: str) -> MeasuredRun:
+    if (more := row.get(None)) is not None:  # type: ignore[call-overload]  # where csv puts cells beyond the header
+        raise InputError(f"{where} has more cells than there are columns, from {more[0]!r} on")
     values: dict[str, object] = {}
     for item in fields(MeasuredRun):
         text = row.get(item.name, "")
@@ -228,7 +236,18 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
     for name, known in (("measures", MEASURES), ("direction", DIRECTIONS)):
         if getattr(run, name) not in known:
             raise unknown(f"{name} in {where}", getattr(run, name), known)
+    if not run.software.strip():
+        raise InputError(f"{where} has no 'software': expected what ran, e.g. 'VLLM 0.24.0'")
+    try:
+        _pattern(run.pattern).check(run.workload)
+        load_gpu(run.gpu)
+        _ = run.conditions  # which checks them
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     return run
+
+
+_pattern = lru_cache(maxsize=4096)(parse_pattern)
 
 
 def save_runs(path: str | Path, runs: Sequence[MeasuredRun]) -> None:

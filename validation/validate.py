@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, unknown
+from ..simulator.estimate import seconds_text
 from ..simulator.patterns import parse_pattern
 from .calibrate import TOO_FEW, Fitted, by_use, calibrate, carried_seconds
 from .measured import MeasuredRun
@@ -105,7 +106,7 @@ def validate(runs: Sequence[MeasuredRun], data: str, at_least_s: float = 0.0, gp
     every = held_out_rows(fits)
     rows = every.where((every.measured_s >= at_least_s) & np.array([run.gpu in shown for run in every.runs]))
     if not rows.runs:
-        on, long = f" on {gpu}" if gpu else "", f" of {at_least_s:g} s or longer" if at_least_s else ""
+        on, long = f" on {gpu}" if gpu else "", f" of {seconds_text(at_least_s)} or longer" if at_least_s else ""
         raise InputError(f"{data} has no fitted runs{on}{long}: nothing to report")
     errors = rows.errors
     carried = np.isfinite(rows.carried_s)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from ...errors import InputError, unknown
+from ...files import write_whole
 from ..result import Tuning
 from . import flex, json, natten, serving, t4, triton
 
@@ -68,18 +67,9 @@ def write(tunings: Sequence[Tuning], form: str, target: str | Path) -> list[Path
 
 
 def _write(path: Path, text: str, make_folder: bool) -> None:
-    try:
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        temporary = Path(name)
+    if make_folder:
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as problem:
-        raise InputError(f"cannot write {str(path)!r}: {problem.strerror or problem}") from None
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise InputError(f"cannot write {str(path)!r}: {problem.strerror or problem}") from None
+    write_whole(path, text.encode())

@@ -39,6 +39,13 @@ def test_show_draws_tokens():
     assert "█···\n██··\n███·\n████" in result.output
 
 
+def test_show_counts_more_tokens_than_it_draws():
+    result = run("show", "causal", "-i", "134217728")  # a picture of them took 4 GB and a minute
+    assert result.exit_code == 0
+    assert "no picture: more than 4,194,304 tokens" in result.output
+    assert "█" not in result.output
+
+
 def test_show_of_a_dynamic_pattern_names_the_cost_of_choosing():
     (shown,) = json.loads(run("show", "hip", "-i", "131072", "-n", "32", "--json").output)["results"]
     assert shown["counts"] == "expected"
@@ -60,6 +67,7 @@ def test_show_writes_a_picture(tmp_path):
         (("show", "causal"), "give a grid"),
         (("show", "na window=3x3", "-i", "8x8", "--q-tile", "8"), "has 1 axes"),
         (("show", "hip", "-i", "4096", "--png", "x.png"), "no fixed set of pairs"),
+        (("show", "causal", "-i", "134217728", "--png", "x.png"), "expected at most 4,194,304 to draw"),
         (("show", "causal", "-i", "8", "--png", "no/such/folder/x.png"), "cannot write 'no/such/folder/x.png'"),
     ],
 )

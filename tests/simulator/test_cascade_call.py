@@ -96,10 +96,17 @@ def test_without_scores_the_call_is_a_roofline_linear_in_tokens():
     assert sum(short.parts_s.values()) == pytest.approx(short.time_s)
 
 
+@pytest.mark.parametrize("name", ["fa2", "FlashAttention-2", "1-pass"])
+def test_a_cascade_goes_by_the_names_that_its_own_command_takes(name):
+    assert predict(WORKLOAD, "dense", "h100", cascade=name) == predict(
+        WORKLOAD, "dense", "h100", cascade="flash_attention_2"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("flash_attention2", ["'flash_attention2'", "did you mean 'flash_attention_2'"]),
+        ("flash_attention_22", ["'flash_attention_22'", "did you mean 'flash_attention_2'"]),
         ("nosuch.cascade", ["nosuch.cascade"]),
         ("gqa", ["'gqa'", "'G'"]),
         ("flash_attention_2_causal", ["every pair of one rank", "-p"]),

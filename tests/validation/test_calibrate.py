@@ -196,6 +196,16 @@ def test_the_command_fits_writes_and_shows(tmp_path, runs):
     assert "a100 trtllm trtllm prefill" in own
     for arguments in ([], ["--rows", str(rows), "--show", str(out)], ["--rows", str(tmp_path / "none.csv")]):
         assert isinstance(CliRunner().invoke(command, arguments).exception, InputError)
+    before = rows.read_bytes()
+    for target, words in (
+        (rows, "is the file to fit"),
+        (tmp_path / "no" / "x.toml", "cannot write"),
+        (tmp_path, "a folder"),
+    ):
+        problem = CliRunner().invoke(command, ["--rows", str(rows), "-o", str(target)]).exception
+        assert isinstance(problem, InputError)
+        assert words in str(problem)
+    assert rows.read_bytes() == before
     save_runs(rows, runs[:10])
     few = CliRunner().invoke(command, ["--rows", str(rows)])
     assert isinstance(few.exception, InputError)

@@ -48,6 +48,14 @@ def test_the_table_prints(capsys):
         (lambda text: text.replace("source", "sourc", 1), ["'source'"]),
         (lambda text: text.replace("source", "source,dirction", 1), ["'dirction'", "did you mean 'direction'"]),
         (lambda text: text[:-40], ["unexpected end"]),
+        (lambda text: "", ["is empty"]),
+        (lambda text: text.replace(",calls_before", ",id", 1), ["'id' 2 times"]),
+        (lambda text: text.replace(",10\n", ",10,fast\n", 1), ["line 2", "more cells", "'fast'"]),
+        (lambda text: text.replace(",h100,", ",h1000,", 1), ["line 2", "'h1000'", "did you mean 'h100'"]),
+        (lambda text: text.replace(",dense,", ",dens,", 1), ["line 2", "'dens'", "did you mean 'dense'"]),
+        (lambda text: text.replace(",1,1,1,32768,", ",1,-1,1,32768,", 1), ["line 2", "heads -1"]),
+        (lambda text: text.replace(",fp16,", ",fp17,", 1), ["line 2", "'fp17'"]),
+        (lambda text: text.replace(",cuDNN (torch SDPA),", ",,", 1), ["line 2", "'software'"]),
     ],
 )
 def test_a_broken_table_is_refused_as_a_whole(tmp_path, change, words):
@@ -57,6 +65,12 @@ def test_a_broken_table_is_refused_as_a_whole(tmp_path, change, words):
         load_runs(path)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_table_that_a_spreadsheet_saved_reads_the_same(tmp_path):
+    text = (DATA / "neighborhood.csv").read_text()
+    (tmp_path / "runs.csv").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_runs(tmp_path / "runs.csv") == load_runs(DATA / "neighborhood.csv")
 
 
 def test_tables_are_written_as_they_are_read(tmp_path):

@@ -183,7 +183,8 @@ def test_the_command(tmp_path, runs):
     for arguments, quoted in (
         (["--above", "50"], "time '50'"),
         (["--above", "-1us"], "time '-1us'"),
-        (["--above", "10s"], "no fitted runs of 10 s or longer"),
+        (["--above", "infus"], "time 'infus'"),
+        (["--above", "10s"], "no fitted runs of 10.0 s or longer"),
         (["--leave-out-gpu", "h10"], "did you mean 'h100'"),
     ):
         with pytest.raises(InputError, match=quoted):
