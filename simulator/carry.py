@@ -126,6 +126,7 @@ def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -
 def _profile(use: Use) -> KernelProfile | None:
     """The profile of a use; None where its GPU or kernel is not known any more."""
     try:
-        return load_profile(use.kernel, load_gpu(use.gpu), use.engine, "fp8" if use.dtype.endswith("8-bit") else "")
+        kv_dtype = "fp8" if use.dtype.endswith("8-bit") else ""
+        return load_profile(use.kernel, load_gpu(use.gpu), use.engine, kv_dtype).of_phase(use.phase == "decode")
     except InputError:
         return None

@@ -84,6 +84,7 @@ def predict(
         kernel, gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio, conditions.engine,
         workload.kv_dtype or workload.dtype, history_parts(workload.batch, workload.kv_heads, workload.kv_tokens),
     )  # fmt: skip
+    profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
     plain_gpu = gpu
     fit_notes: list[str] = []
     if calibration is not None:
