@@ -28,6 +28,7 @@ OTHER_DTYPE: Final = 0.5
 OTHER_BUILD: Final = 0.3
 OTHER_ENGINE: Final = 0.03
 PRIOR: Final = 0.1
+ON_BOUND: Final = 1.05  # a fit stops so near a bound that it would have gone on
 
 
 def carried_constants(
@@ -86,9 +87,10 @@ def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, rel
     weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
     weight *= 1.0 if use.phase == other.phase else OTHER_BUILD
     if use.kernel != other.kernel:
-        # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own.
+        # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own. Another kernel is another
+        # program too, and counts less than the same kernel's other program.
         alike = profile.family and profile.family == relative.family and name == "round_trips"
-        return weight * OTHER_BUILD if alike else 0.0
+        return weight * OTHER_BUILD**2 if alike else 0.0
     if _program(profile) == _program(relative):
         return weight
     if name == "round_trips":
@@ -110,6 +112,8 @@ def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -
     fitting = {other: values for other, values in known.items() if other.phase == use.phase}
     if own_pass and not fitting:
         fitting = known  # the same kernel in both phases
+    if name not in SUMS:  # where a bound was put says nothing of what lies beyond it, and would decide a geometric mean
+        fitting = {other: values for other, values in fitting.items() if _inside(name, values[name])} or fitting
     total = mean = 0.0
     for other, values in fitting.items():
         weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
@@ -120,6 +124,11 @@ def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -
     if total == 0:
         return None
     return mean / total if name in SUMS else math.exp(mean / total)
+
+
+def _inside(name: str, value: float) -> bool:
+    """Whether a constant lies within its bounds, not on one of them."""
+    return BOUNDS[name].low * ON_BOUND < value < BOUNDS[name].high / ON_BOUND
 
 
 @lru_cache(maxsize=1024)
