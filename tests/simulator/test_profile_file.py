@@ -182,7 +182,7 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
             "waits is -1",
         ),
         (OWN + "decoding = 3", "decoding is 3, expected a table"),
-        (OWN + "decoding.chain = 'rings'", "decoding: chain is 'rings'"),
+        (OWN + "decoding.chain = 'rings'", "unknown chain in .*decoding 'rings'"),
         (OWN + "decoding.products.operandz = 'async'", "decoding: unknown entry 'products.operandz'"),
         (OWN + "serving.fused = { within_heads = true }", "fused is {'within_heads': True}, expected e.g."),
         (OWN + "serving.fused = { heads_at_once = 0 }", "heads_at_once is 0, expected 1 to"),
