@@ -271,7 +271,8 @@ def tile_pipes(
         if profile.products.operands == "registers":
             widened = widened * _reads(profile, tile)
             shuffled = widened * WIDEN_SHUFFLED_BYTES
-        alu, fp32 = alu + widened * WIDEN_ALU, fp32 + widened * WIDEN_FP32
+            fp32 = fp32 + widened * WIDEN_FP32
+        alu = alu + widened * WIDEN_ALU
     pipes = {
         "tensor": flops / (tensor_rate * profile.products.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
