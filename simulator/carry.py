@@ -22,8 +22,8 @@ OF_ENGINES_PASS: Final = ("query_rate", "rotation_efficiency")  # each engine go
 SUMS: Final = ("call_s",)  # well above nothing everywhere, so that its mean is arithmetic; the others' geometric
 # How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
 # prior counts beside a fit of the same program. Round numbers, judged by what GPUs left out are off by: with 0.1 or 1 in place
-# of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 12% on the curated rows of 50 us and more instead of 9.3%, other
-# GPUs by half a point more or less.
+# of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 13% on the curated rows of 50 us and more instead of 9.2%, other
+# GPUs by half a point more or less. They multiply: another kernel of a family is another program as well.
 OTHER_DTYPE: Final = 0.5
 OTHER_BUILD: Final = 0.3
 OTHER_ENGINE: Final = 0.03
@@ -87,8 +87,7 @@ def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, rel
     weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
     weight *= 1.0 if use.phase == other.phase else OTHER_BUILD
     if use.kernel != other.kernel:
-        # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own. Another kernel is another
-        # program too, and counts less than the same kernel's other program.
+        # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own.
         alike = profile.family and profile.family == relative.family and name == "round_trips"
         return weight * OTHER_BUILD**2 if alike else 0.0
     if _program(profile) == _program(relative):
