@@ -19,7 +19,7 @@ from .profile import KernelProfile, load_profile
 
 OF_PROGRAM: Final = ("overlap", "round_trips", "tile_round_trips")
 OF_ENGINES_PASS: Final = ("query_rate", "rotation_efficiency")  # each engine goes over queries by kernels of its own
-SUMS: Final = ("call_s",)  # well above nothing everywhere, so that its mean is arithmetic; the others' geometric
+SUMS: Final = ("call_s",)  # of a few microseconds or none, so that its mean is arithmetic; the others' geometric
 # How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
 # prior counts beside a fit of the same program. Round numbers, judged by what GPUs left out are off by: with 0.1 or 1 in place
 # of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 13% on the curated rows of 50 us and more instead of 9.2%, other
