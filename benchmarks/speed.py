@@ -91,6 +91,7 @@ def sweep(calls: int = 100_000) -> None:
             append_registers=full_like(0),
             append_warps=full_like(0),
             append_instructions=full_like(0),
+            small_kernels=full_like(0),
             apart_s=full_like(0),
             select_s=full_like(0),
             warm=full_like(1),

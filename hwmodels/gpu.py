@@ -84,7 +84,7 @@ class GPU:
     dram_latency_s: float
     tdp_w: float
     launch_s: float  # one kernel in a stream
-    graph_launch_s: float  # one kernel inside a CUDA graph
+    graph_launch_s: float  # one kernel inside a CUDA graph, which loads from the L2 and stores there
     dispatch_ctas_per_clock: float  # CTAs started per clock, whole GPU
     barrier_cycles: float  # a CTA-wide barrier costs barrier_cycles + warps * barrier_cycles_per_warp
     barrier_cycles_per_warp: float

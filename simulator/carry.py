@@ -19,15 +19,16 @@ from .profile import KernelProfile, load_profile
 
 OF_PROGRAM: Final = ("overlap", "round_trips", "tile_round_trips")
 OF_ENGINES_PASS: Final = ("query_rate", "rotation_efficiency")  # each engine goes over queries by kernels of its own
-SUMS: Final = ("call_s",)  # well above nothing everywhere, so that its mean is arithmetic; the others' geometric
+SUMS: Final = ("call_s",)  # of a few microseconds or none, so that its mean is arithmetic; the others' geometric
 # How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
 # prior counts beside a fit of the same program. Round numbers, judged by what GPUs left out are off by: with 0.1 or 1 in place
-# of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 12% on the curated rows of 50 us and more instead of 9.3%, other
-# GPUs by half a point more or less.
+# of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 13% on the curated rows of 50 us and more instead of 9.2%, other
+# GPUs by half a point more or less. They multiply: another kernel of a family is another program as well.
 OTHER_DTYPE: Final = 0.5
 OTHER_BUILD: Final = 0.3
 OTHER_ENGINE: Final = 0.03
 PRIOR: Final = 0.1
+ON_BOUND: Final = 1.05  # a fit stops so near a bound that it would have gone on
 
 
 def carried_constants(
@@ -88,7 +89,7 @@ def _program_weight(name: str, use: Use, other: Use, profile: KernelProfile, rel
     if use.kernel != other.kernel:
         # Kernels built alike wait for memory alike; how well their pipes overlap is each one's own.
         alike = profile.family and profile.family == relative.family and name == "round_trips"
-        return weight * OTHER_BUILD if alike else 0.0
+        return weight * OTHER_BUILD**2 if alike else 0.0
     if _program(profile) == _program(relative):
         return weight
     if name == "round_trips":
@@ -110,6 +111,8 @@ def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -
     fitting = {other: values for other, values in known.items() if other.phase == use.phase}
     if own_pass and not fitting:
         fitting = known  # the same kernel in both phases
+    if name not in SUMS:  # where a bound was put says nothing of what lies beyond it, and would decide a geometric mean
+        fitting = {other: values for other, values in fitting.items() if _inside(name, values[name])} or fitting
     total = mean = 0.0
     for other, values in fitting.items():
         weight = 1.0 if use.dtype == other.dtype else OTHER_DTYPE
@@ -122,10 +125,16 @@ def _of_engine(use: Use, name: str, others: Mapping[Use, Mapping[str, float]]) -
     return mean / total if name in SUMS else math.exp(mean / total)
 
 
+def _inside(name: str, value: float) -> bool:
+    """Whether a constant lies within its bounds, not on one of them."""
+    return BOUNDS[name].low * ON_BOUND < value < BOUNDS[name].high / ON_BOUND
+
+
 @lru_cache(maxsize=1024)
 def _profile(use: Use) -> KernelProfile | None:
     """The profile of a use; None where its GPU or kernel is not known any more."""
     try:
-        return load_profile(use.kernel, load_gpu(use.gpu), use.engine, "fp8" if use.dtype.endswith("8-bit") else "")
+        kv_dtype = "fp8" if use.dtype.endswith("8-bit") else ""
+        return load_profile(use.kernel, load_gpu(use.gpu), use.engine, kv_dtype).of_phase(use.phase == "decode")
     except InputError:
         return None

@@ -91,6 +91,16 @@ def append_by_warps(engine: str) -> bool:
     return bool(_engines().get(engine, {}).get("append_warps", False))
 
 
+def small_kernels(kernel: str, conditions: Conditions, workload: Workload) -> float:
+    """Kernels of few bytes in an engine's call of an attention kernel, besides those that append and that quantise queries."""
+    table, bits = _engines().get(conditions.engine, {}), DTYPE_BYTES[workload.dtype]
+    scaling = table.get("scaling_kernels", {}).get(kernel)
+    if conditions.quantises and scaling is not None:
+        return float(scaling)
+    converts = conditions.quantises or DTYPE_BYTES[workload.kv_dtype or workload.dtype] < bits
+    return float(table.get("converting_kernels", 0.0)) if conditions.appends and converts else 0.0
+
+
 def apart_s(engine: str) -> float:
     """Seconds more of a call of the engine that appends keys and values of different head dims."""
     return float(_engines().get(engine, {}).get("apart_s", 0.0))

@@ -52,9 +52,14 @@ CUDA_PRODUCT_ALU = 2.8
 CUDA_KEY_INSTRUCTIONS = 9.0
 CUDA_VALUE_INSTRUCTIONS = 5.2
 
-# An 8-bit element of K or V that becomes a 16-bit operand: integer operations to spread four packed values over two
-# registers and to move their exponents. Counted in FlashInfer's vec_dtypes.cuh (fast_dequant_f8f16x4).
-WIDEN_ALU = 2.0
+# An 8-bit element of K or V that becomes a 16-bit operand in registers: integer operations to spread four packed values over
+# two registers, to move their exponents and to pick bytes; shifts and multiplications on the FMA pipe; bytes that go through
+# shared memory's path as threads shuffle what ldmatrix gave them as if of 16 bits. Counted in the SASS, alike for sm_100 and
+# sm_120, of what FlashInfer 0.6.12's prefill.cuh does with a fragment (frag_layout_swizzle.cuh, vec_dtypes.cuh): of 8 keys or
+# values a thread 16 or 18, 8, and 4 or 6 shuffles.
+WIDEN_ALU = 2.1
+WIDEN_FP32 = 1.0
+WIDEN_SHUFFLED_BYTES = 2.5
 
 # A cubic polynomial on the FMA pipe instead of the exponential unit: round and subtract (2), three multiply-adds, and the
 # shift and add of the exponent (2, integer). FlashAttention-4, section 3.

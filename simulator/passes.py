@@ -89,7 +89,7 @@ def passes(
         if profile.serving.fused:
             beside_s = memory.dram_seconds(gpu, c.append_bytes, 1.0)  # stores that nobody waits for
             pass_s = np.where(c.fused > 0, beside_s, pass_s)
-        append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s, 0.0)
+        append_s = np.where(c.append_bytes > 0, pass_s + engine_s + c.apart_s + c.small_kernels * once_s, 0.0)
     if c.quantise_bytes.any():
         quantising_s = once_s + _quantising_seconds(gpu, profile, c.quantise_bytes, clock_hz) + 2.0 * gpu.dram_latency_s
         append_s = append_s + np.where(c.quantise_bytes > 0, quantising_s, 0.0)

@@ -27,6 +27,8 @@ from .instructions import (
     TEST_INSTRUCTIONS,
     WARP,
     WIDEN_ALU,
+    WIDEN_FP32,
+    WIDEN_SHUFFLED_BYTES,
 )
 from .profile import KernelProfile
 from .promotion import WARPGROUP_ROWS, WARPGROUP_THREADS, promotion_cycles, waiting_cycles
@@ -259,19 +261,24 @@ def tile_pipes(
         accesses = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes / ACCESS_BYTES
         alu = alu + accesses * (_division_alu(tile.axes) + ACCESS_ALU_PER_AXIS * tile.axes)
     flops = operations.tensor_flops.at(tile.mma_rows, *sizes[1:])
-    # 8-bit keys and values under 16-bit products are widened as they are loaded, once for each tile.
+    # 8-bit keys and values under 16-bit products are widened: where warps load operands, by each that reads them.
     widened = tile.keys * (tile.dim + tile.dim_v) * (tile.kv_bytes < tile.query_bytes)
+    shuffled: Floats | float = 0.0
     if profile.products.unit == "cuda":  # an element at a time, from whatever its type
         fp32, alu = fp32 + 0.5 * flops * CUDA_PRODUCT_FP32, alu + 0.5 * flops * CUDA_PRODUCT_ALU
         flops = np.zeros_like(flops)
     else:
+        if profile.products.operands == "registers":
+            widened = widened * _reads(profile, tile)
+            shuffled = widened * WIDEN_SHUFFLED_BYTES
+            fp32 = fp32 + widened * WIDEN_FP32
         alu = alu + widened * WIDEN_ALU
     pipes = {
         "tensor": flops / (tensor_rate * profile.products.mma_fraction),
         "exp": (exps - emulated) / gpu.exp_per_clock_per_sm,
         "fp32": fp32 / gpu.fp32_fma_per_clock_per_sm,
         "alu": alu / gpu.alu_per_clock_per_sm,
-        "smem": _smem_bytes(profile, tile) / gpu.smem_bytes_per_clock_per_sm,
+        "smem": (_smem_bytes(profile, tile) + shuffled) / gpu.smem_bytes_per_clock_per_sm,
     }
     if profile.products.promotes_fp8 and (tile.query_bytes < 2).any():
         promoted, pipes["spill"], pipes["wait"] = promotion_cycles(gpu, tile, profile.products.serial_fp8_dim)

@@ -147,10 +147,11 @@ def dense_baseline(
 
 def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: Conditions) -> KernelProfile:
     """The kernel that serves the call where ``kernel`` is asked for; decoding may be left to another."""
-    return choose_profile(
+    profile = choose_profile(
         kernel, gpu, pattern.family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
         w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes,
     )  # fmt: skip
+    return profile.of_phase(profile.decodes(w.tokens, w.cached))
 
 
 @lru_cache(maxsize=1024)

@@ -80,6 +80,7 @@ class KernelProfile:
             token and a head: a warp each appends them, whatever their length), beyond launches and the bytes it moves (fitted;
             0 until then).
         interval: half width of the 80% interval of log(time), a prior until calibrated.
+        decoding: what runs decoding where that is another program of the same name; in a file a table of what differs.
     """
 
     key: str
@@ -120,9 +121,14 @@ class KernelProfile:
     call_s: float = 0.0
     key_s: float = 0.0
     sequence_s: float = 0.0
+    decoding: KernelProfile | None = None
 
     def __hash__(self) -> int:
         return hash((self.key, self.archs, self.engines, self.kv_dtypes))  # as a cache key; the rest follows from these
+
+    def of_phase(self, decodes: Any) -> KernelProfile:
+        """The program that runs calls which decode, or those which do not."""
+        return self.decoding if decodes and self.decoding is not None else self
 
     @property
     def operations(self) -> TileOperations:
@@ -280,11 +286,14 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
     """The profile of a table, its lists as tuples. Raises ValueError for a field that there is not."""
     table = dict(table)
     where = f"profiles/{key}.toml"
+    differs = table.pop("decoding", None)
+    decoding = None if differs is None else build_profile(key, layered(table, differs))
     groups = {name: _group(cls, table.pop(name), f"{where}: {name}") for name, cls in GROUPS.items() if name in table}
     tiles, decode_tiles = (tuple(read_tile(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     _known(KernelProfile, table, where)
-    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, **{**table, **lists}, **groups)
+    values = {**table, **lists, **groups}
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, decoding=decoding, **values)
 
 
 def _group(cls: type, table: Mapping[str, Any], where: str) -> Any:

@@ -195,6 +195,10 @@ def _check_table(cls: type, table: Mapping[str, Any], group: str, where: str) ->
             if not isinstance(value, dict):
                 raise InputError(f"{where}: {name} is {value!r}, expected a table such as [{name}]")
             _check_table(GROUPS[name], value, f"{name}.", where)
+        elif name == "decoding":
+            if not isinstance(value, dict):
+                raise InputError(f"{where}: decoding is {value!r}, expected a table such as [decoding]")
+            check_fields(value, f"{where}: decoding")
         elif own_name == "fused":
             _check_fused(value, f"{where}: {name}")
         elif name in _TILES:

@@ -180,6 +180,7 @@ def _call(
         group.conditions.engine, workload.kv_dtype or workload.dtype,
         history_parts(workload.batch, workload.kv_heads, workload.kv_tokens), pattern.tile_axes,
     )  # fmt: skip
+    profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)
     return profile, single_call(group.gpu, profile, workload, pattern, tiles, work, group.conditions), work, tiles

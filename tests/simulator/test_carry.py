@@ -7,7 +7,7 @@ import math
 import pytest
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator.calibration import Constants, Use
+from attncast.simulator.calibration import BOUNDS, Constants, Use
 from attncast.simulator.carry import OTHER_BUILD, OTHER_DTYPE, OTHER_ENGINE, PRIOR, carried_constants, carried_interval
 from attncast.simulator.profile import load_profile
 
@@ -89,3 +89,36 @@ def test_the_interval_is_that_of_the_kernels_left_out_rows():
     assert carried_interval(H200, fits) == pytest.approx(0.3)
     assert carried_interval(H200, {fa2: constants(0.9)}) == pytest.approx(0.9)
     assert carried_interval(H200, {H100: constants(0.0)}) is None
+
+
+def test_another_kernel_of_a_family_counts_less_than_another_program_of_the_same_kernel():
+    prior = load_profile("fa3", load_gpu("h200"), "vllm").round_trips
+    ratios = []
+    for name in ("fa3", "fa2"):
+        other = Use("a100", name, "vllm", "prefill", "16-bit")
+        its_prior = load_profile(name, load_gpu("a100"), "vllm").round_trips
+        ratios.append(carried(H200, ["round_trips"], {other: {"round_trips": 3 * its_prior}})["round_trips"] / prior)
+    for found, weight in zip(ratios, (OTHER_BUILD, OTHER_BUILD**2), strict=True):
+        assert found == pytest.approx((3 * weight + PRIOR) / (weight + PRIOR))
+
+
+@pytest.mark.parametrize("name", ["rotation_efficiency", "key_s"])
+def test_a_value_on_its_bound_does_not_decide_a_geometric_mean(name):
+    decode = Use("h100", "fa3", "vllm", "prefill", "8-bit")
+    bounds = BOUNDS[name]
+    inside = math.sqrt(bounds.low * bounds.high)
+    for bound in (bounds.low, bounds.high):
+        assert carried(H200, [name], {H100: {name: inside}, decode: {name: bound}}) == {name: pytest.approx(inside)}
+        assert carried(H200, [name], {decode: {name: bound}}) == {name: pytest.approx(bound)}  # nothing better is known
+    on_bound = carried(H200, ["call_s"], {H100: {"call_s": 4e-6}, decode: {"call_s": BOUNDS["call_s"].low}})
+    assert on_bound["call_s"] < 4e-6  # as good as nothing, which an arithmetic mean takes as it is
+
+
+def test_decoding_carries_as_the_program_that_decodes():
+    use = Use("b200", "flashinfer", "sglang", "decode", "16-bit")
+    rtx = Use("rtx-pro-6000", "flashinfer", "sglang", "decode", "16-bit")
+    profile = load_profile("flashinfer", load_gpu("b200"), "sglang").of_phase(True)
+    prior = load_profile("flashinfer", load_gpu("rtx-pro-6000"), "sglang").round_trips
+    found = carried_constants(use, profile, ["round_trips"], {rtx: {"round_trips": 2 * prior}})
+    ratio = (2 * OTHER_BUILD + PRIOR) / (OTHER_BUILD + PRIOR)
+    assert found == {"round_trips": pytest.approx(profile.round_trips * ratio)}

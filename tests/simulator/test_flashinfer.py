@@ -12,8 +12,9 @@ from attncast.simulator import Conditions, Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import append_thread, engine_conditions
 from attncast.simulator.forecast import forecast
+from attncast.simulator.instructions import WIDEN_ALU, WIDEN_FP32, WIDEN_SHUFFLED_BYTES
 from attncast.simulator.memory import append_seconds, resident_share, store_seconds
-from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas
+from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas, tile_pipes
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import makespan, planned_splits
 
@@ -250,3 +251,41 @@ def test_sglang_deals_its_prompts_to_the_sms_of_b200_as_if_they_were_not_causal(
 def test_a_merge_waits_for_parts_of_which_32_are_in_flight():
     profile = load_profile("flashinfer", GPU, "sglang")
     assert profile.merging.part_trips == pytest.approx(1 / (128 / (128 / 8) * 4))  # 128 threads of 8 elements, 4 stages
+
+
+def tile_pipes_of(profile, gpu, rows, kv_bytes):
+    shape = TileShape(*(np.array([float(n)]) for n in (rows, 16, 64, 128, 128, 2, kv_bytes, 0)))
+    return tile_pipes(gpu, profile, profile.operations, shape, np.array([gpu.tensor_flops_per_clock_per_sm["bf16"]]))
+
+
+@pytest.mark.parametrize(("rows", "readers"), [(16, 1), (64, 4), (128, 4)])
+def test_every_warp_that_reads_8_bit_keys_widens_them(rows, readers):
+    """Rows are divided among four warps, each of which converts all keys and values for itself; of 16 rows keys are."""
+    profile = load_profile("flashinfer", GPU, "vllm")
+    plain, widened = (tile_pipes_of(profile, GPU, rows, size) for size in (2, 1))
+    elements = readers * 64 * (128 + 128)
+    assert widened["alu"] - plain["alu"] == pytest.approx(elements * WIDEN_ALU / GPU.alu_per_clock_per_sm)
+    assert widened["fp32"] - plain["fp32"] == pytest.approx(elements * WIDEN_FP32 / GPU.fp32_fma_per_clock_per_sm)
+    saved = 64 * (128 + 128) * (1 + readers)  # written once and read by each
+    shuffled = elements * WIDEN_SHUFFLED_BYTES - saved
+    assert widened["smem"] - plain["smem"] == pytest.approx(shuffled / GPU.smem_bytes_per_clock_per_sm)
+
+
+def test_blackwells_prompts_and_decoding_are_two_programs():
+    b200 = load_gpu("b200")
+    profile = load_profile("flashinfer", b200, "sglang")
+    decoding = profile.of_phase(True)
+    assert profile.of_phase(False) is profile
+    assert (profile.products.operands, decoding.products.operands) == ("async", "registers")
+    assert decoding.decode_tiles == profile.decode_tiles
+    assert decoding.serving == profile.serving
+    # mma.sync takes four times as long over 16 rows as tcgen05's rate says.
+    tensor = tile_pipes_of(decoding, b200, 16, 2)["tensor"]
+    assert tensor == pytest.approx(4 * 4 * 16 * 64 * 128 / b200.tensor_flops_per_clock_per_sm["bf16"])
+    # One token is not a prompt to SGLang where something is cached.
+    graph = engine_conditions("sglang", Workload(1, 8, 128))
+    for cached in (0, 1023):
+        found = predict(
+            Workload(1, 8, 128, heads_kv=1, cached=cached, batch=4), "causal", b200, "flashinfer", conditions=graph
+        )
+        assert (found.q_tile == (16,)) == (cached > 0)

@@ -10,7 +10,7 @@ import pytest
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, memory, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
-from attncast.simulator.conditions import engine_conditions, engine_names
+from attncast.simulator.conditions import engine_conditions, engine_names, small_kernels
 from attncast.simulator.forecast import forecast
 from attncast.simulator.kernel_choice import _choices
 from attncast.simulator.profile import KernelProfile, load_profile
@@ -226,3 +226,36 @@ def test_every_engine_has_a_kernel_on_every_generation_and_falls_back_on_what_ta
         predict(neighborhood, "na window=8x8", "h100", conditions=engine_conditions("vllm", neighborhood)).kernel
         == "natten"
     )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kernel", "dtype", "kv_dtype", "engine", "kernels"),
+    [
+        ("b200", "trtllm-decode", "bf16", None, "sglang", 0),
+        ("b200", "trtllm-decode", "fp8", None, "sglang", 5),  # a scale of its own for the queries
+        ("b200", "trtllm-decode", "fp8", None, "vllm", 0),
+        ("b200", "sglang-triton", "bf16", "fp8", "sglang", 2),  # keys, and values
+        ("rtx-pro-6000", "flashinfer", "bf16", "fp8", "sglang", 2),
+        ("rtx-pro-6000", "flashinfer", "bf16", "fp8", "vllm", 0),  # its append converts
+        ("h100", "fa3", "fp8", None, "sglang", 2),
+    ],
+)
+def test_each_kernel_of_an_engines_call_is_launched(gpu, kernel, dtype, kv_dtype, engine, kernels) -> None:
+    call = Workload(batch=4, heads=8, heads_kv=2, grid=(1,), cached=255, head_dim=128, dtype=dtype, kv_dtype=kv_dtype)
+    conditions = engine_conditions(engine, call)
+    assert small_kernels(kernel, conditions, call) == kernels
+    before = replace(conditions, engine="")
+    assert small_kernels(kernel, before, call) == 0
+    model, pattern = load_gpu(gpu), parse_pattern("causal")
+    profile = load_profile(kernel, model, engine, kv_dtype or dtype)
+    tiles = resolve_tiles(profile, pattern, call, None, None)
+    own = single_call(model, profile, call, pattern, tiles, kernel_work(profile, pattern, call, tiles), conditions)
+    none = replace(own, small_kernels=np.zeros(1))
+    difference = forecast(model, profile, own).time_s - forecast(model, profile, none).time_s
+    assert difference == pytest.approx(kernels * model.graph_launch_s)
+
+
+def test_a_call_that_appends_nothing_converts_nothing() -> None:
+    call = Workload(batch=4, heads=8, heads_kv=2, grid=(1,), cached=255, head_dim=128, dtype="bf16", kv_dtype="fp8")
+    alone = replace(engine_conditions("sglang", call), appends=False)
+    assert small_kernels("sglang-triton", alone, call) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from attncast import Conditions, InputError, Workload, predict
 from attncast.cli.calibrate import calibrate as command
+from attncast.hwmodels import load_gpu
 from attncast.simulator.calibration import (
     BOUNDS,
     Calibration,
@@ -20,7 +22,7 @@ from attncast.simulator.calibration import (
 from attncast.simulator.conditions import engine_conditions, engine_names
 from attncast.validation.calibrate import START, calibrate, fitted_names
 from attncast.validation.measured import save_runs
-from attncast.validation.problem import FOLDS, describable, problem_of
+from attncast.validation.problem import FOLDS, REPLAY_TICK_S, describable, problem_of
 
 from .made_up import TRUTH, constants, made_up, use
 
@@ -233,3 +235,13 @@ def test_an_engine_is_known_by_name():
     run = made_up(1)[0]
     assert run.conditions == engine_conditions("vllm", run.workload)
     assert use(run).engine == "vllm"
+
+
+@pytest.mark.parametrize(("gpu", "kernel", "waits"), [("h100", "fa3", False), ("b200", "trtllm", True)])
+def test_a_replay_waits_half_a_tick_on_blackwell(gpu, kernel, waits):
+    run = made_up(1, gpu, kernel, f"VLLM 1.0 {kernel}")[0]
+    idle_s = 0.5 * REPLAY_TICK_S[load_gpu(gpu).generation] if waits else 0.0
+    problem = problem_of([run])
+    assert problem.seconds() - problem.costs().time_s == pytest.approx(idle_s)
+    streamed = problem_of([replace(run, graph=False)])
+    assert streamed.seconds() == pytest.approx(streamed.costs().time_s)
