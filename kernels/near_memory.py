@@ -28,8 +28,8 @@ PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's;
 _MEMORY_KIB = {"sm_80": 192, "sm_89": 128, "sm_90": 256, "sm_100": 256, "sm_103": 256, "sm_120": 128}
 # How much of it is shared memory. A CTA of more than 48 KiB has to ask, and Triton then asks for the most (its driver.c). For
 # others the driver takes a size that holds the CTAs that registers and threads leave room for (CUDA C++ Programming Guide,
-# shared memory). Nsight Compute's reports show the smallest one that does, but not 32 where there are 128 KiB: 64 KiB for a CTA
-# of 48 KiB and 202 registers (RTX 4090), for six of 3 KiB (RTX 5090), for 18 to 31 KiB on parts of 86; on H100 32 KiB for 27.
+# shared memory). Nsight Compute's reports show the smallest that does, but no 32 KiB from 18 on where an SM has 128: 64 KiB for
+# a CTA of 48 KiB and 202 registers (RTX 4090), for six of 3 KiB (RTX 5090), for 31 KiB (RTX 3090); on H100 32 KiB for 27.
 _ASKED_BYTES = 48 * 1024
 _SHARED_KIB = {
     "sm_80": (8, 16, 32, 64, 100, 132, 164),
