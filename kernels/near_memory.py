@@ -1,26 +1,44 @@
 """What spilled registers and global loads meet on an SM: an L1 beside the shared memory, and its share of the L2's bandwidth.
 
 A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
-Guide, local memory). What is stored goes through to the L2 as well, and the line that was longest not asked for gives way (the
-L1 of Accel-Sim, ISCA 2020, in its tested configurations from SM7_QV100 to SM86_RTX3070). Whatever misses takes the L2's latency
-and passes the SM's port, and no more is under way than that latency holds. CTAs that are alike start together, on all SMs, and
-ask for their tiles at the same time: an SM gets no more than its share of what the L2 gives.
+Guide, local memory). What is stored goes through to the L2 as well. The L1 has four sets, and in each the line that was
+longest not asked for gives way (Accel-Sim's tested configurations from SM7_QV100 to SM86_RTX3070). Lines fall into sets as if
+by chance, so that a loop over as much as the L1 holds finds half of it. Such an L1 of 96 KiB makes a chase of pointers over 90,
+101 and 120 KiB miss 6%, 37% and 88%; on an L40 it misses 6%, 54% and 88% (RRZE gpu-benches, gpu-latency/l40.txt at 5ff059f).
+Whatever misses takes the L2's latency and passes the SM's port, and no more is under way than that latency holds. CTAs that are
+alike start together, on all SMs, and ask for their tiles at the same time: an SM gets no more than its share of what the L2
+gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import erf, sqrt
 
 from ..errors import InputError
 from ..hwmodels import GPU
 
 LINE_BYTES = 128
+SETS = 4
+SCHEDULERS = 4  # of an SM, whose warps share the L1
+ALL_THERE = 0.999  # from here on a line counts as there
 PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
-# KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities). How much of it is shared is
-# the driver's choice unless a program asks; Triton asks for the most above 48 KiB of a CTA (its driver.c). The same is taken
-# up to there, where sliding windows of SGLang's kernels on RTX PRO 6000 take the time that a small L1 explains.
+# KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities).
 _MEMORY_KIB = {"sm_80": 192, "sm_89": 128, "sm_90": 256, "sm_100": 256, "sm_103": 256, "sm_120": 128}
+# How much of it is shared memory. A CTA of more than 48 KiB has to ask, and Triton then asks for the most (its driver.c). For
+# others the driver takes a size that holds the CTAs that registers and threads leave room for (CUDA C++ Programming Guide,
+# shared memory). Nsight Compute's reports show the smallest that does, but no 32 KiB from 18 on where an SM has 128: 64 KiB for
+# a CTA of 48 KiB and 202 registers (RTX 4090), for six of 3 KiB (RTX 5090), for 31 KiB (RTX 3090); on H100 32 KiB for 27.
+_ASKED_BYTES = 48 * 1024
+_SHARED_KIB = {
+    "sm_80": (8, 16, 32, 64, 100, 132, 164),
+    "sm_89": (8, 16, 64, 100),
+    "sm_90": (8, 16, 32, 64, 100, 132, 164, 196, 228),
+    "sm_100": (8, 16, 32, 64, 100, 132, 164, 196, 228),
+    "sm_103": (8, 16, 32, 64, 100, 132, 164, 196, 228),
+    "sm_120": (8, 16, 64, 100),
+}
 
 
 @dataclass(frozen=True)
@@ -32,29 +50,32 @@ class NearMemory:
     l2_bytes_per_clock: float
 
     @classmethod
-    def of(cls, gpu: GPU, ctas: int = 1) -> NearMemory:
-        """What one of ``ctas`` CTAs has of an SM's L1 beside the most shared memory, and all that the L2 gives the SM.
+    def of(cls, gpu: GPU, ctas: int = 1, shared_bytes: int | None = None) -> NearMemory:
+        """What one of ``ctas`` CTAs has of an SM's L1, and all that the L2 gives the SM.
 
-        Raises InputError where the sizes of its architecture are not known.
+        ``shared_bytes``: of a CTA; None for so many that it asks for the most shared memory. Raises InputError where the sizes
+        of its architecture are not known.
         """
         if gpu.arch not in _MEMORY_KIB:
             raise InputError(f"no sizes of the L1 of {gpu.arch} ({gpu.key}): expected one of {', '.join(_MEMORY_KIB)}")
+        shared = gpu.smem_bytes_per_sm
+        if shared_bytes is not None and shared_bytes <= _ASKED_BYTES:
+            held = ctas * (shared_bytes + gpu.smem_reserved_bytes_per_cta)
+            shared = next((kib * 1024 for kib in _SHARED_KIB[gpu.arch] if kib * 1024 >= held), shared)
         share = gpu.l2_bandwidth_bytes_s / gpu.sms / gpu.clock_hz
-        return cls(
-            (_MEMORY_KIB[gpu.arch] * 1024 - gpu.smem_bytes_per_sm) // ctas, gpu.l2_latency_s * gpu.clock_hz, share
-        )
+        return cls((_MEMORY_KIB[gpu.arch] * 1024 - shared) // ctas, gpu.l2_latency_s * gpu.clock_hz, share)
 
 
 class Traffic:
-    """Lines in the quarter of an SM's L1 that one scheduler's warps have, and when the L2 is free for them."""
+    """Lines in an SM's L1, where the other schedulers' warps ask for as many as one's do, and when the L2 is free for it."""
 
     def __init__(self, memory: NearMemory) -> None:
         self._latency = memory.l2_cycles
-        self._line_cycles = 4.0 * LINE_BYTES / min(PORT_BYTES, memory.l2_bytes_per_clock)  # of one scheduler's share
+        self._line_cycles = SCHEDULERS * LINE_BYTES / min(PORT_BYTES, memory.l2_bytes_per_clock)
         self._free = 0.0
         self.busy = 0.0  # cycles that its lines have taken
-        self._lines = max(1, memory.l1_bytes // LINE_BYTES // 4)
-        self._held: dict[Hashable, bool] = {}  # the one that was longest not asked for first
+        self._ways = max(1, memory.l1_bytes // LINE_BYTES // SETS)
+        self._asked: dict[Hashable, bool] = {}  # lines of one scheduler, the one that was longest not asked for first
         self._streamed = 0
 
     @property
@@ -63,12 +84,13 @@ class Traffic:
         return self._free - self._latency
 
     def load(self, now: float, line: Hashable) -> float:
-        """Cycle at which a line of local memory is there from the L2; ``now`` where the L1 has it."""
-        return now if self._touch(line) else self._ask(now) + self._latency
+        """Cycle at which a line of local memory is there, on the mean of where the L1 has it and where the L2 sends it."""
+        missed = self._missed(line)
+        return now + missed * (self._ask(now, missed) + self._latency - now) if missed else now
 
     def store(self, now: float, line: Hashable) -> None:
         """A line of local memory is written, to the L2 too."""
-        self._touch(line)
+        self._missed(line)
         self._ask(now)
 
     def stream(self, now: float, lines: int) -> float:
@@ -76,19 +98,31 @@ class Traffic:
         passed = now
         for _ in range(lines):
             self._streamed += 1
-            self._touch(("global", self._streamed))
+            self._missed(("global", self._streamed))
             passed = self._ask(now)
         return passed
 
-    def _ask(self, now: float) -> float:
-        self._free = max(self._free, now) + self._line_cycles
-        self.busy += self._line_cycles
+    def _ask(self, now: float, share: float = 1.0) -> float:
+        self._free = max(self._free, now) + share * self._line_cycles
+        self.busy += share * self._line_cycles
         return self._free
 
-    def _touch(self, line: Hashable) -> bool:
-        """Whether the L1 had a line; it has it from now on."""
-        had = self._held.pop(line, False)
-        self._held[line] = True
-        if len(self._held) > self._lines:
-            del self._held[next(iter(self._held))]
-        return had
+    def _missed(self, line: Hashable) -> float:
+        """How probable it is that the L1 has not got a line; it has it from now on.
+
+        It has it while fewer other lines than its set holds have been asked for since that fall into the same set.
+        """
+        if line not in self._asked:
+            self._asked[line] = True
+            return 1.0
+        since = 0
+        for other in reversed(self._asked):
+            if other == line:
+                break
+            since += 1
+        del self._asked[line]
+        self._asked[line] = True
+        others = SCHEDULERS * (since + 1) - 1
+        mean, deviation = others / SETS, sqrt(others * (SETS - 1)) / SETS
+        found = 0.5 * (1.0 + erf((self._ways - 0.5 - mean) / deviation / sqrt(2.0)))
+        return 0.0 if found > ALL_THERE else 1.0 - found

@@ -151,16 +151,23 @@ def _multiplies(step: Step) -> bool:
     return "MMA" in step.opcode.split(".")[0]
 
 
-def skipped_turn(body: Sequence[Step]) -> list[Step]:
-    """The part of a turn that finds a tile to lie outside a window: up to the branch that leaves it before its products.
+def skipped_turn(code: Sequence[Step], labels: dict[str, int], loop: int) -> list[Step]:
+    """What a turn of a loop of ``loops`` runs that finds a tile to lie outside a window: up to the branch that leaves it before
+    its products, and from where that goes to the turn's end.
 
     Empty where nothing leaves it.
     """
+    start, end = _spans(code, labels)[loop]
+    body = _straight(code, labels, start, end)
     products = [index for index, step in enumerate(body) if _multiplies(step)]
     if not products:
         return []
     leaving = [index for index in range(products[0]) if _leaves(body[index])]
-    return [*body[: leaving[-1] + 1], body[-1]] if leaving else []
+    if not leaving:
+        return []
+    goal = _target(body[leaving[-1]], labels)
+    rest = end if goal is None or not start < goal <= end else goal
+    return [*body[: leaving[-1] + 1], *_straight(code, labels, rest, end)]
 
 
 def _leaves(step: Step) -> bool:

@@ -160,9 +160,9 @@ def walked(
             pipes[pipe] = now + occupied
             busy[pipe] += occupied
         if step.writes != NO_SCOREBOARD:
-            boards[warp][step.writes] = there
+            boards[warp][step.writes] = max(boards[warp][step.writes], there)  # it counts all that release it
         if step.reads != NO_SCOREBOARD:
-            boards[warp][step.reads] = now + max(occupied, 1) + OPERANDS_READ
+            boards[warp][step.reads] = max(boards[warp][step.reads], now + max(occupied, 1) + OPERANDS_READ)
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
@@ -244,21 +244,26 @@ class _Refused(click.ClickException):
 @click.option("--loop", default=0, help="Which of the loops that take an exponential; 0 is the first.")
 @click.option("--warps", required=True, type=click.IntRange(1, 32), help="Warps of a CTA.")
 @click.option("--residents", default=1, type=click.IntRange(1, 32), help="CTAs that an SM holds.")
+@click.option("--shared-bytes", type=click.IntRange(0), help="Shared memory of a CTA; the most of an SM by default.")
 @click.option(
     "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for what its addresses cost."
 )
-def main(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> None:
+def main(
+    text: Path, gpu: str, loop: int, warps: int, residents: int, shared_bytes: int | None, ptx: Path | None
+) -> None:
     """Figures of a kernel for ``compiled`` in a profile: of a loop and of what lies around it, from nvdisasm -hex -c."""
     try:
-        lines = _figures(text, gpu, loop, warps, residents, ptx)
+        lines = _figures(text, gpu, loop, warps, residents, shared_bytes, ptx)
     except InputError as error:
         raise _Refused(str(error)) from None
     click.echo("\n".join(lines))
 
 
-def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: Path | None) -> list[str]:
+def _figures(
+    text: Path, gpu: str, loop: int, warps: int, residents: int, shared_bytes: int | None, ptx: Path | None
+) -> list[str]:
     model = load_gpu(gpu)
-    memory, arch = NearMemory.of(model, residents), model.arch
+    memory, arch = NearMemory.of(model, residents, shared_bytes), model.arch
     code, labels = steps(text.read_text(encoding="utf-8", errors="replace"))
     bodies = loops(code, labels)
     if not 0 <= loop < len(bodies):
@@ -273,7 +278,7 @@ def _figures(text: Path, gpu: str, loop: int, warps: int, residents: int, ptx: P
         return f"{name}cycles = {found.cycles:.0f}, {name}work_cycles = {found.beside(residents):.0f}"
 
     lines = [pair("", bodies[loop], repeated, 3)]
-    if skipped := skipped_turn(bodies[loop]):
+    if skipped := skipped_turn(code, labels, loop):
         lines.append(pair("test_", skipped, (), 3))
     if around := outside(code, labels, loop):
         lines.append(pair("end_", around, (), 1))

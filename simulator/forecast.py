@@ -88,7 +88,7 @@ def forecast(
     partial = partial_bytes(profile, c, splits)
     swept = None
     if profile.order == "by-tile":
-        swept = sweeps_of(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight)
+        swept = sweeps_of(gpu, profile, c, shape, tiles_visited * head_groups, longest, in_flight, partial)
     if profile.chain == "loads":  # of no consequence elsewhere, where tiles of equal shapes are looked up
         shape = loading(gpu, profile, c, shape, longest, partial, swept)
     elif profile.chain == "pipes":

@@ -28,10 +28,9 @@ def traffic_of(
         scores = tiles_visited * head_groups * shape.rows * shape.keys
         spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = _touched(c, tiles_visited * shape.keys)
-    indices = c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
     return memory.traffic(
         gpu,
-        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + indices,
+        query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + _index_bytes(profile, c, touched),
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
         kv_head_bytes=touched * per_key,
         kv_heads=c.batch * c.kv_heads,
@@ -49,16 +48,24 @@ def _touched(c: Calls, visited: Floats) -> Floats:
     return np.minimum(np.minimum(c.keys, visited), c.span + 2.0 * c.tile_kv)  # its first and last tile are whole
 
 
+def _index_bytes(profile: KernelProfile, c: Calls, touched: Floats) -> Floats:
+    """Bytes that tell where the cached ones of the ``touched`` keys of each sequence lie."""
+    return c.batch * np.minimum(touched, c.keys - c.queries) * profile.serving.index_bytes
+
+
 def sweeps_of(
-    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, visits: Floats, longest: Floats, in_flight: Floats
-) -> memory.Sweeps:
-    """What reaches DRAM of the keys and values of calls whose Q tiles are the slowest axis of the grid."""
+    gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, visits: Floats, longest: Floats, in_flight: Floats,
+    partial: Floats,
+) -> memory.Sweeps:  # fmt: skip
+    """What reaches DRAM of the keys and values of calls whose Q tiles are the slowest axis of the grid; ``partial`` as in
+    ``traffic_of``."""
     per_key = (c.dim + c.dim_v) * c.kv_bytes
     touched = np.minimum(c.keys, longest * c.tile_kv)
     kv_heads = c.batch * c.kv_heads
     around = c.batch * c.heads * c.queries * (c.dim * c.query_bytes + c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES))
     unique = kv_heads * _touched(c, visits / kv_heads * c.tile_kv) * per_key
-    cold = 1.0 - memory.resident_share(gpu, unique + around, c.warm)
+    beside = around + _index_bytes(profile, c, touched) + partial
+    cold = 1.0 - memory.resident_share(gpu, unique + beside, c.warm)
     issued = np.maximum(visits * pipes.l2_bytes_per_tile(profile, shape), unique)
     return memory.sweeps(
         gpu, issued, unique, kv_heads * touched * per_key, c.batch, c.heads, c.kv_heads, gpu.sms * in_flight, cold

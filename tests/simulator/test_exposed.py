@@ -271,6 +271,17 @@ def test_what_a_window_touches_decides_whether_the_l2_has_it() -> None:
     assert seconds(touched) < 1.02 * seconds(few)
 
 
+def test_what_tells_where_keys_lie_takes_room_in_the_l2_too() -> None:
+    calls = decoding(8063, 8, Band(UNLIMITED, 0))  # 126 MiB of keys and values, where the L2 has 128
+    none, listed = (
+        forecast(RTX, replace(SGLANG, serving=replace(SGLANG.serving, index_bytes=size)), calls).traffic
+        for size in (0.0, 64.0)
+    )
+    more = float(listed.unique_bytes[0] - none.unique_bytes[0])
+    assert more == 8 * 8063 * 64
+    assert float(listed.dram_bytes[0] - none.dram_bytes[0]) > 5.0 * more  # keys that it drives out
+
+
 def test_a_grid_of_eight_parts_costs_what_they_are_launched_for() -> None:
     many = decoding(3, 2048, Band(UNLIMITED, 0))  # all of it in the L2
     eight, one = (
