@@ -265,7 +265,7 @@ def test_vllms_grid_has_q_tiles_that_no_sequence_has() -> None:
         return float(forecast(RTX, vllm, calls).kernel_s[0] - forecast(RTX, none, calls).kernel_s[0])
 
     least_s = 4 * 2048 / (RTX.dispatch_ctas_per_clock * RTX.clock_hz)
-    assert added_s(16) > added_s(1) + 0.9 * least_s
+    assert added_s(16) > added_s(2) + 0.9 * least_s  # both run one program, which hides a search alike
 
 
 def test_a_window_lies_in_the_last_of_vllms_segments() -> None:
