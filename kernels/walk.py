@@ -62,6 +62,11 @@ _COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
         "F2FP", "MOV", "P2R", "R2P",
     ): (0, "alu", 2),
 }  # fmt: skip
+# Cycles of a scheduler's share of the way to shared memory and L1, which all four have in common, that any instruction takes.
+# Data-centre parts pass one on each cycle (NVIDIA, forums.developer.nvidia.com/t/273699), an RTX A6000 every other (Huerta et
+# al., Dissecting and Modeling the Architecture of Modern GPU Cores, MICRO 2025, table 1; they carry it to an RTX 5070 Ti, which
+# is sm_120 too).
+_PASSED_ON = {"sm_120": 8}
 # By the same stalls A100's fp32 takes its pipe for two cycles, and consumer Blackwell compares and selects in one; its tensor
 # cores take twice as long for an mma.sync of 16x8x16.
 _OF_ARCH: dict[str, dict[tuple[str, ...], tuple[int, str, int]]] = {
@@ -218,6 +223,8 @@ def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, 
         occupied = WAVEFRONT_CYCLES * _words(modifiers)
     if opcode in ("LDG", "LDGSTS"):
         latency = global_cycles
+    if pipe == "memory":
+        occupied = max(occupied, _PASSED_ON.get(arch, 0))
     if opcode == "SYNCS" and "PHASECHK" in modifiers and arch in _TCGEN05:
         latency = PRODUCT_CYCLES
     access = access_of(step.opcode)

@@ -143,6 +143,14 @@ def test_pipes_are_the_architectures_own() -> None:
     assert turn_cycles(only_loop(EXP, *pairs, MEET), 4) < 1.1 * turn_cycles(adds, 4)  # they run side by side
 
 
+def test_consumer_parts_pass_a_memory_instruction_on_every_other_cycle() -> None:
+    """Eight cycles of a scheduler for each, however few bytes; of 16 bytes a lane twice that everywhere."""
+    narrow, wide = (only_loop(EXP, *[line(f"LDS{size} R4, [R1]")] * 40, MEET) for size in (".U8", ".128"))
+    assert turn_cycles(narrow, 2, arch="sm_90") == pytest.approx(2 * 40 * 4, rel=0.15)
+    assert turn_cycles(narrow, 2, arch="sm_120") == pytest.approx(2 * 40 * 8, rel=0.1)
+    assert turn_cycles(wide, 2, arch="sm_120") == turn_cycles(wide, 2, arch="sm_90")
+
+
 def test_bank_conflicts_occupy_the_shared_memory() -> None:
     stores = only_loop(EXP, *[line("STS.U8 [R1], R2") for _ in range(10)], MEET)
     assert turn_cycles(stores, 2, conflicts={("store", 1): 16.0}) == pytest.approx(2 * 10 * 16 * 4, rel=0.05)

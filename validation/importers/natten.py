@@ -35,7 +35,10 @@ from .reading import document_text
 from .stated import stated_run
 
 SOURCE: Final = "NATTEN profiler"
-WARMUP: Final = 10  # calls just before the profiled one: the default of --warmup-steps (natten/profiler.py, 0.21)
+# Calls just before the profiled one: the default of --warmup-steps (natten/profiler.py, 0.21). Dense attention of torch queues
+# them without waiting. NATTEN's own are waited for one by one, and the profiler starts after the last of them, on an idle GPU:
+# a rest (natten/profiling_utils/profiling.py, the calls of torch.cuda.synchronize).
+QUEUED: Final = {"cudnn": 10}
 _HEADER: Final = ("Framework", "Kernel category", "Arch", "Operation", "# calls", "Runtime")
 _BORDERS: Final = re.compile("[│┃|]")
 _RUNTIME: Final = re.compile(r"([0-9.]+)\s*(ns|us|µs|μs|ms|s)")
@@ -108,7 +111,7 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
             warm=True,
             method="NATTEN profiler (torch profiler, device time)",
             source=SOURCE,
-            calls_before=WARMUP,
+            calls_before=QUEUED.get(used[direction], 0),
         )
         found.append(Measurement(run, None, direction))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attncast import InputError
@@ -172,6 +174,15 @@ def test_natten():
     assert (forward.q_tile, forward.kv_tile) == ("8x8", "8x16")
     assert (backward.id, backward.time_s, backward.direction) == ("natten-1-bwd", pytest.approx(7e-3), "bwd")
     assert (backward.q_tile, backward.kv_tile) == ("", "")
+
+
+def test_natten_rests_before_its_own_kernels_and_queues_torch_s(tmp_path):
+    assert {run.calls_before for run in import_runs("natten", *case_of("natten.txt")).runs} == {0}
+    path = tmp_path / "dense.txt"
+    path.write_text((DATA / "natten.txt").read_text().replace("  CUTLASS  │    attention", "   cuDNN   │    attention"))
+    given = replace(CASES["natten.txt"][1], heads=1, pattern="dense")
+    dense = import_runs("natten", path, given).runs
+    assert {(run.kernel, run.calls_before) for run in dense} == {("cudnn", 10)}
 
 
 @pytest.mark.parametrize("name", CASES)
