@@ -89,6 +89,7 @@ def sweep(calls: int = 100_000) -> None:
             append_bytes=full_like(0),
             append_registers=full_like(0),
             append_warps=full_like(0),
+            append_ctas=full_like(0),
             append_instructions=full_like(0),
             apart_s=full_like(0),
             select_s=full_like(0),

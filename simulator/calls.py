@@ -30,6 +30,7 @@ class Calls:
         quantise_bytes: bytes of a pass of its own that quantises the queries.
         append_registers, append_instructions: of a thread of the appending pass (see memory.append_seconds).
         append_warps: 1 where each warp of that pass appends a token (see memory.store_seconds).
+        append_ctas: 1 where each CTA of that pass converts a token's keys or values (see memory.convert_seconds).
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
@@ -70,6 +71,7 @@ class Calls:
     append_registers: Floats
     append_instructions: Floats
     append_warps: Floats
+    append_ctas: Floats
     apart_s: Floats
     select_s: Floats
     warm: Floats

@@ -229,6 +229,30 @@ def store_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats,
     return seconds
 
 
+CONVERT_THREADS = 128  # of a CTA of SGLang's _fused_fp8_set_kv_buffer_kernel (four warps, Triton's default)
+CONVERT_HEADS = 8.0  # that such a CTA takes at once
+CONVERT_INSTRUCTIONS = 41.0  # of its threads for one head of 64 dims, in the SASS that Triton 3.9 makes for sm_100
+
+
+def convert_seconds(
+    gpu: GPU, moving_s: Floats, tokens: Floats, kv_heads: Floats, from_l2: Floats, clock_hz: Floats
+) -> Floats:
+    """Time to convert new keys and values to 8 bits and write them to a paged cache by a CTA for a token's keys and one for its
+    values, of up to eight heads, as SGLang does (layers/attention/triton_ops/trtllm_fp8_kv_kernel.py), without launch.
+
+    Args:
+        moving_s: time to read and write the bytes. from_l2: share of the bytes read that the L2 holds.
+
+    A CTA loads its token's slot and the elements at once. CTAs are so short that handing them out may set the pace.
+    """
+    ctas = 2.0 * tokens * np.ceil(kv_heads / CONVERT_HEADS)
+    life_s = latency_seconds(gpu, from_l2) + CONVERT_INSTRUCTIONS * RESULT_CYCLES / clock_hz
+    places = gpu.sms * (gpu.max_threads_per_sm // CONVERT_THREADS)
+    handed_s = ctas / (gpu.dispatch_ctas_per_clock * clock_hz)
+    seconds: Floats = np.maximum(moving_s, np.maximum(handed_s, life_s * ctas / places)) + life_s
+    return seconds
+
+
 # PyTorch's index_put (aten/src/ATen/native/cuda/IndexKernel.cu, OffsetCalculator of two axes): instructions of a thread for an
 # element, of either of its sizes: its offsets by divisions, the row's index with its bounds, the element. Counted in the SASS
 # that nvcc 13.0 makes for sm_90 of a loop with that arithmetic.
