@@ -90,6 +90,7 @@ def sweep(calls: int = 100_000) -> None:
             append_bytes=full_like(0),
             append_registers=full_like(0),
             append_warps=full_like(0),
+            append_ctas=full_like(0),
             append_instructions=full_like(0),
             small_kernels=full_like(0),
             apart_s=full_like(0),

@@ -13,7 +13,7 @@ from . import memory, pipes
 from .calls import Calls
 from .cascade_call import CascadeWork
 from .clock import FREE_S, SERVING_FREE_S
-from .conditions import Conditions, apart_s, append_by_warps, append_thread, small_kernels
+from .conditions import Conditions, apart_s, append_by_ctas, append_by_warps, append_thread, small_kernels
 from .forecast import packed_heads
 from .patterns import Band, Pattern
 from .profile import MAX_TILE_TOKENS, KernelProfile
@@ -133,6 +133,7 @@ def single_call(
         "append_instructions": append[1],
         "append_warps": append_by_warps(conditions.engine) and w.head_dim == w.dim_v,
         "small_kernels": small_kernels(profile.key, conditions, w),
+        "append_ctas": append_by_ctas(conditions.engine, profile.family, DTYPE_BYTES[w.kv_dtype or w.dtype]),
         "apart_s": _apart_s(gpu, w, conditions),
         "select_s": _selection_s(gpu, workload, pattern, conditions),
         "warm": conditions.warm_l2,

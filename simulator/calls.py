@@ -32,6 +32,7 @@ class Calls:
         append_registers, append_instructions: of a thread of the appending pass (see memory.append_seconds).
         append_warps: 1 where each warp of that pass appends a token (see memory.store_seconds).
         small_kernels: kernels of few bytes besides the appending and the quantising one (see conditions.small_kernels).
+        append_ctas: 1 where each CTA of that pass converts a token's keys or values (see memory.convert_seconds).
         apart_s: seconds more where keys and values are appended apart, their head dims being different.
         select_s: seconds spent choosing blocks before the kernel (see memory.selection_seconds).
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
@@ -74,6 +75,7 @@ class Calls:
     append_instructions: Floats
     append_warps: Floats
     small_kernels: Floats
+    append_ctas: Floats
     apart_s: Floats
     select_s: Floats
     warm: Floats

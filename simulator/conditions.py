@@ -101,6 +101,13 @@ def small_kernels(kernel: str, conditions: Conditions, workload: Workload) -> fl
     return float(table.get("converting_kernels", 0.0)) if conditions.appends and converts else 0.0
 
 
+def append_by_ctas(engine: str, family: str, cache_bytes: float) -> bool:
+    """Whether CTAs of the engine's appending pass convert a token's keys or values, for kernels of a family (see
+    memory.convert_seconds); ``cache_bytes`` as in ``append_thread``.
+    """
+    return cache_bytes < 2 and _engines().get(engine, {}).get("append_ctas") == family
+
+
 def apart_s(engine: str) -> float:
     """Seconds more of a call of the engine that appends keys and values of different head dims."""
     return float(_engines().get(engine, {}).get("apart_s", 0.0))

@@ -180,7 +180,7 @@ def append_seconds(
 
     A CTA looks its token's slot up before it copies: two memory latencies, hidden by as many CTAs as an SM holds. Where
     registers are told, it copies keys and then values, a latency for each and its instructions one after the other, or as
-    fast as the SM issues those of all its warps; and this or the bytes set the pace.
+    fast as the SM issues those of all its warps; and this, the bytes or how fast CTAs are handed out set the pace.
     """
     threads = np.clip(row_elements, float(WARP), APPEND_THREADS)
     resident = np.minimum(gpu.max_ctas_per_sm, gpu.max_threads_per_sm // threads)
@@ -206,13 +206,21 @@ def append_seconds(
         trips_s = gpu.l2_latency_s + 2.0 * turns * latency_seconds(gpu, np.asarray(from_l2))
         waiting = (trips_s + chain) * (1.0 + tokens / (gpu.sms * resident))
         seconds = np.where(registers > 0, np.maximum(moving_s, waiting), seconds)
-    return seconds
+    return np.maximum(seconds, handing_seconds(gpu, tokens, gpu.clock_hz))
 
 
+def handing_seconds(gpu: GPU, ctas: Floats, clock_hz: Floats | float) -> Floats:
+    """Time to hand CTAs out to the SMs, however short they are."""
+    return ctas / (gpu.dispatch_ctas_per_clock * clock_hz)
+
+
+STORE_WARPS = 4.0  # of a CTA of SGLang's store_kvcache
 STORED_BYTES = 1024.0  # of a token's keys, or twice as many, for which two warps, or four, copy it
 
 
-def store_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats, from_l2: Floats) -> Floats:
+def store_seconds(
+    gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats, from_l2: Floats, clock_hz: Floats
+) -> Floats:
     """Time to write new keys and values to a paged cache by a warp for each token, as SGLang does (its jit_kernel's kvcache.cuh
     and kvcache.py), without launch.
 
@@ -220,12 +228,37 @@ def store_seconds(gpu: GPU, moving_s: Floats, tokens: Floats, row_bytes: Floats,
         moving_s: time to read and write the bytes. row_bytes: of a token's keys in the cache. from_l2: share of the bytes read
             that the L2 holds.
 
-    A warp loads its token's slot, then keys and values together; an SM is full of them.
+    A warp loads its token's slot, then keys and values together; an SM is full of them, or they come as CTAs are handed out.
     """
     warps = np.where(row_bytes % (2.0 * STORED_BYTES) == 0, 4.0, np.where(row_bytes % STORED_BYTES == 0, 2.0, 1.0))
     trips_s = 2.0 * latency_seconds(gpu, from_l2)
     places = gpu.sms * (gpu.max_threads_per_sm // WARP)
-    seconds: Floats = np.maximum(moving_s, trips_s * tokens * warps / places) + trips_s
+    handed_s = handing_seconds(gpu, tokens * warps / STORE_WARPS, clock_hz)
+    seconds: Floats = np.maximum(moving_s, np.maximum(handed_s, trips_s * tokens * warps / places)) + trips_s
+    return seconds
+
+
+CONVERT_THREADS = 128  # of a CTA of SGLang's _fused_fp8_set_kv_buffer_kernel (four warps, Triton's default)
+CONVERT_HEADS = 8.0  # that such a CTA takes at once
+CONVERT_INSTRUCTIONS = 41.0  # of its threads for one head of 64 dims, in the SASS that Triton 3.9 makes for sm_100
+
+
+def convert_seconds(
+    gpu: GPU, moving_s: Floats, tokens: Floats, kv_heads: Floats, from_l2: Floats, clock_hz: Floats
+) -> Floats:
+    """Time to convert new keys and values to 8 bits and write them to a paged cache by a CTA for a token's keys and one for its
+    values, of up to eight heads, as SGLang does (layers/attention/triton_ops/trtllm_fp8_kv_kernel.py), without launch.
+
+    Args:
+        moving_s: time to read and write the bytes. from_l2: share of the bytes read that the L2 holds.
+
+    A CTA loads its token's slot and the elements at once. CTAs are so short that handing them out may set the pace.
+    """
+    ctas = 2.0 * tokens * np.ceil(kv_heads / CONVERT_HEADS)
+    life_s = latency_seconds(gpu, from_l2) + CONVERT_INSTRUCTIONS * RESULT_CYCLES / clock_hz
+    places = gpu.sms * (gpu.max_threads_per_sm // CONVERT_THREADS)
+    handed_s = handing_seconds(gpu, ctas, clock_hz)
+    seconds: Floats = np.maximum(moving_s, np.maximum(handed_s, life_s * ctas / places)) + life_s
     return seconds
 
 

@@ -80,8 +80,10 @@ def passes(
                 memory.dram_seconds(gpu, c.append_bytes * left), memory.l2_seconds(gpu, c.append_bytes, clock_hz)
             )
             row_bytes = c.kv_heads * c.dim * c.kv_bytes
-            stored_s = memory.store_seconds(gpu, moving_s, c.batch * c.queries, row_bytes, 1.0 - left)
+            stored_s = memory.store_seconds(gpu, moving_s, c.batch * c.queries, row_bytes, 1.0 - left, clock_hz)
             appending_s = np.where(c.append_warps > 0, stored_s, appending_s)
+            converted_s = memory.convert_seconds(gpu, moving_s, c.batch * c.queries, c.kv_heads, 1.0 - left, clock_hz)
+            appending_s = np.where(c.append_ctas > 0, converted_s, appending_s)
         if c.rotate_bytes.any():
             appending_s = np.where(c.rotate_bytes > 0, _rotating_seconds(gpu, profile, c, left, clock_hz), appending_s)
         engine_s = profile.call_s + profile.sequence_s * c.batch + profile.key_s * c.batch * c.queries * c.kv_heads

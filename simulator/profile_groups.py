@@ -35,7 +35,7 @@ class Products:
             them.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
-            dimension from which the two products of such a tile do not overlap.
+            dimension from which the two products of a tile in fp8 do not overlap.
     """
 
     operand_rows: int

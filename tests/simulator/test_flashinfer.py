@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,15 +12,16 @@ from hypothesis import strategies as st
 from attncast.hwmodels import load_gpu
 from attncast.simulator import Conditions, Workload, parse_pattern, predict
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
-from attncast.simulator.conditions import append_thread, engine_conditions
+from attncast.simulator.conditions import append_by_ctas, append_thread, engine_conditions
 from attncast.simulator.forecast import forecast
 from attncast.simulator.instructions import WIDEN_ALU, WIDEN_FP32, WIDEN_SHUFFLED_BYTES
-from attncast.simulator.memory import append_seconds, resident_share, store_seconds
+from attncast.simulator.memory import append_seconds, convert_seconds, resident_share, store_seconds
 from attncast.simulator.pipes import TileShape, merged_bytes, resident_ctas, tile_pipes
 from attncast.simulator.profile import load_profile
 from attncast.simulator.schedule import makespan, planned_splits
 
 GPU = load_gpu("rtx-pro-6000")
+SLOW = replace(GPU, dram_latency_s=10 * GPU.dram_latency_s)
 KIB = 1024
 
 
@@ -189,6 +192,12 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
     busy_s = trips_s + (100 * 12 + 100 * 12) / GPU.clock_hz
     assert each_s(512.0, 32.0, 16.0) == pytest.approx(busy_s / GPU.sms / 3)
     assert each_s(512.0, 32.0, 4.0) == pytest.approx((waits_s + 100 * 8 / GPU.clock_hz) / GPU.sms / 3)
+    # A CTA for each token, however short it is, has to be handed out.
+    fast = replace(GPU, l2_latency_s=1e-12, dram_latency_s=1e-12)
+    handed_s = 1e5 / (GPU.dispatch_ctas_per_clock * GPU.clock_hz)
+    assert (
+        append_seconds(fast, 0 * moving, tokens, *(np.array([n]) for n in (512.0, 0.0, 0.0)))[0] == handed_s
+    )  # no latency
     # Many bytes hide it.
     assert append_seconds(GPU, np.array([1.0]), tokens, *(np.array([n]) for n in (512.0, 72.0, 80.0)))[0] == 1.0
     near, far = (
@@ -203,19 +212,54 @@ def test_appending_waits_where_registers_leave_one_cta_on_an_sm():
 
 
 def test_a_warp_for_each_token_waits_twice_and_large_rows_take_more_warps():
-    def each_s(row_bytes, moving_s=0.0):
+    def each_s(row_bytes, moving_s=0.0, gpu=SLOW):
+        sizes = (row_bytes, 0.0, gpu.clock_hz)
         some, more = (
-            store_seconds(GPU, np.array([moving_s]), np.array([n]), np.array([row_bytes]), np.zeros(1))[0]
+            store_seconds(gpu, np.array([moving_s]), np.array([n]), *(np.array([size]) for size in sizes))[0]
             for n in (1e5, 2e5)
         )
         return (more - some) / 1e5
 
-    places = GPU.sms * GPU.max_threads_per_sm // 32
-    assert each_s(256.0) == pytest.approx(2 * GPU.dram_latency_s / places)
+    places = SLOW.sms * SLOW.max_threads_per_sm // 32
+    assert each_s(256.0) == pytest.approx(2 * SLOW.dram_latency_s / places)
     assert each_s(1024.0) == pytest.approx(2 * each_s(256.0))
     assert each_s(2048.0) == pytest.approx(4 * each_s(256.0)) == each_s(4096.0)
     assert each_s(1280.0) == each_s(256.0)  # no whole number of 1024 bytes
     assert each_s(256.0, moving_s=1.0) == 0.0  # bytes set the pace
+    # Of memory as fast as it is, warps come as their CTAs are handed out, four warps to each.
+    assert each_s(256.0, gpu=GPU) == pytest.approx(1.0 / 4 / (GPU.dispatch_ctas_per_clock * GPU.clock_hz))
+
+
+def test_ctas_that_convert_a_token_come_as_fast_as_they_are_handed_out():
+    def seconds(tokens, heads=1.0, moving_s=0.0, share=1.0):
+        sizes = (np.array([size]) for size in (moving_s, tokens, heads, share, GPU.clock_hz))
+        return convert_seconds(GPU, *sizes)[0]
+
+    def each_s(heads, **more):
+        return (seconds(2e5, heads, **more) - seconds(1e5, heads, **more)) / 1e5
+
+    handed_s = 1.0 / (GPU.dispatch_ctas_per_clock * GPU.clock_hz)
+    assert each_s(1.0) == pytest.approx(2 * handed_s) == each_s(8.0)  # keys and values
+    assert each_s(9.0) == pytest.approx(4 * handed_s)
+    assert each_s(1.0, moving_s=1.0) == 0.0  # bytes set the pace
+    # A single CTA waits for memory once, however near it is.
+    assert seconds(1.0, share=0.0) - seconds(1.0) == pytest.approx(GPU.dram_latency_s - GPU.l2_latency_s)
+
+
+def test_sglang_converts_by_ctas_only_for_tensorrt_llms_kernels_and_a_cache_of_8_bits():
+    assert append_by_ctas("sglang", "tensorrt-llm", 1)
+    assert not append_by_ctas("sglang", "tensorrt-llm", 2)
+    assert not append_by_ctas("sglang", "flash-attention", 1)
+    assert not append_by_ctas("vllm", "tensorrt-llm", 1)
+    b200, tokens = load_gpu("b200"), 65536
+
+    def append_s(dtype, engine):
+        workload = Workload((1024,), 1, 64, heads_kv=1, batch=tokens // 1024, dtype=dtype)
+        conditions = Conditions(graph=True, appends=True, engine=engine)
+        return predict(workload, "causal", b200, "trtllm", conditions=conditions).parts_s["append"]
+
+    least_s = 2 * tokens / (b200.dispatch_ctas_per_clock * b200.clock_max_hz)
+    assert append_s("fp8", "sglang") > least_s > append_s("bf16", "sglang")
 
 
 def test_appending_what_the_l2_holds_needs_no_dram():
