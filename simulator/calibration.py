@@ -15,6 +15,7 @@ from ..errors import InputError, suggest
 from ..hwmodels import GPU
 from .conditions import Conditions
 from .profile import DECODE_QUERIES, KernelProfile, load_profile
+from .tiles import Floats
 from .workload import DTYPE_BYTES, Workload
 
 PACKAGED: Final = Path(__file__).parent / "calibrated.toml"
@@ -109,8 +110,8 @@ class Constants:
         return replace(profile, overlap_source=source, interval=self.interval), gpu
 
 
-def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float]) -> tuple[KernelProfile, GPU]:
-    """The profile and the GPU with some values of BOUNDS in place of their priors."""
+def with_constants(profile: KernelProfile, gpu: GPU, values: Mapping[str, float | Floats]) -> tuple[KernelProfile, GPU]:
+    """The profile and the GPU with some values of BOUNDS in place of their priors, or arrays of one for each call."""
     # A fit asks for this some twenty thousand times: copies that are changed before anybody has seen them, where replace()
     # would check a GPU's figures again.
     profile, gpu = copy(profile), copy(gpu)

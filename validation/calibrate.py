@@ -24,6 +24,7 @@ MIN_ROWS = 40  # fewer say too little about six constants
 TOO_FEW = f"fewer than {MIN_ROWS} runs of its kind"
 COVERAGE = 0.8
 # Where a search starts that has no prior.
+STEP = 1.5e-8  # of a constant, for slopes: about the root of what a float resolves
 SOFT = 0.1  # log(forecast / measured) from which errors count less than squared
 # How far a portable constant may lie from where its search begins, in log: DRAM's share of its peak is known to a tenth.
 SPREAD = {
@@ -149,19 +150,29 @@ def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> di
     start = np.clip(np.log(list(begin.values())), low + 1e-6, high - 1e-6)
     spread = np.array([SPREAD[name] for name in names])
 
+    beside = problem.repeated(len(names))
+    weight = np.sqrt(PORTABLE_ROWS / rows.sum()) if portable else 1.0
+
     def values(x: Floats) -> dict[str, float]:
         return dict(zip(names, map(float, np.exp(x)), strict=True))
 
     def residuals(x: Floats) -> Floats:
-        logs: Floats = np.log(problem.seconds(values(x))[rows] / problem.measured_s[rows])
-        if not portable:
-            return logs
-        return np.concatenate([logs * np.sqrt(PORTABLE_ROWS / logs.size), SOFT * (x - start) / spread])
+        logs: Floats = weight * np.log(problem.seconds(values(x))[rows] / problem.measured_s[rows])
+        return np.concatenate([logs, SOFT * (x - start) / spread]) if portable else logs
+
+    def slopes(x: Floats) -> Floats:
+        """Derivatives of the residuals by x, shape (residuals, x): a step of each constant, all in one forecast."""
+        steps = STEP * np.maximum(1.0, np.abs(x))
+        steps = np.where(x + steps > high, -steps, steps)
+        points = np.repeat(np.exp(x + np.diag(steps)), rows.size, axis=0)
+        stepped_s = beside.seconds(dict(zip(names, points.T, strict=True))).reshape(len(names), rows.size)
+        by_rows: Floats = weight * np.log(stepped_s / problem.seconds(values(x)))[:, rows].T / steps
+        return np.concatenate([by_rows, np.diag(SOFT / spread)]) if portable else by_rows
 
     # soft_l1 beyond 10%: a few rows of another kernel than the profile's shall not decide.
     # A step that gains less than a ten-thousandth of the loss moves no error that a table shows.
     stop = {"ftol": 1e-4, "xtol": 1e-4, "gtol": 1e-4, "max_nfev": 60}
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=SOFT, **stop)
+    found = least_squares(residuals, start, slopes, bounds=(low, high), loss="soft_l1", f_scale=SOFT, **stop)
     return values(found.x)
 
 

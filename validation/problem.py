@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,25 @@ class Problem:
     fold: NDArray[np.int64]
     speed_of_light_s: Floats
 
-    def costs(self, values: Mapping[str, float] | None = None) -> Costs:
-        """Forecasts, with some constants (see calibration.BOUNDS) in place of their priors."""
+    def repeated(self, times: int) -> Problem:
+        """All rows so many times over, to be forecast with different constants at once."""
+        return replace(
+            self,
+            runs=self.runs * times,
+            calls=stack([self.calls] * times),
+            alone=np.tile(self.alone, times),
+            measured_s=np.tile(self.measured_s, times),
+            idle_s=np.tile(self.idle_s, times),
+            fold=np.tile(self.fold, times),
+            speed_of_light_s=np.tile(self.speed_of_light_s, times),
+        )
+
+    def costs(self, values: Mapping[str, float | Floats] | None = None) -> Costs:
+        """Forecasts, with some constants (see calibration.BOUNDS) in place of priors: one of each, or one for each row."""
         profile, gpu = with_constants(self.profile, self.gpu, values or {})
         return forecast(gpu, profile, self.calls)
 
-    def seconds(self, values: Mapping[str, float] | None = None) -> Floats:
+    def seconds(self, values: Mapping[str, float | Floats] | None = None) -> Floats:
         """Forecast times: of the kernel where that was measured, else of the call."""
         costs = self.costs(values)
         return np.where(self.alone, costs.kernel_s, costs.time_s) + self.idle_s

@@ -20,7 +20,7 @@ from attncast.simulator.calibration import (
     packaged_calibration,
 )
 from attncast.simulator.conditions import engine_conditions, engine_names
-from attncast.validation.calibrate import START, calibrate, fitted_names
+from attncast.validation.calibrate import START, calibrate, fitted_names, priors
 from attncast.validation.measured import save_runs
 from attncast.validation.problem import FOLDS, REPLAY_TICK_S, describable, problem_of
 
@@ -91,6 +91,14 @@ def test_six_constants_at_most_and_only_those_that_the_rows_tell(runs, software,
     plain = problem.seconds()
     for name in names:  # each of them moves some forecast
         assert np.max(np.abs(problem.seconds({name: BOUNDS[name].low}) / plain - 1.0)) > 1e-9
+
+
+def test_rows_repeated_are_forecast_each_with_its_own_constants(runs):
+    problem = problem_of(runs)
+    values = [{name: value * factor for name, value in priors(problem).items()} for factor in (0.8, 1.0, 1.3)]
+    columns = {name: np.repeat([of[name] for of in values], len(runs)) for name in values[0]}
+    together = problem.repeated(3).seconds(columns).reshape(3, len(runs))
+    assert together == pytest.approx(np.stack([problem.seconds(of) for of in values]), rel=1e-12)
 
 
 def test_what_no_profile_describes_is_left_out(runs):
