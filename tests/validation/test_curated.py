@@ -11,8 +11,9 @@ import pytest
 
 from attncast.hwmodels import gpu_names
 from attncast.simulator.profile import profile_names
+from attncast.validation.calibrate import by_use
 from attncast.validation.compare import forecasts
-from attncast.validation.curate import LEAST_TIME_S, LEFT_OUT, phase, shape, windowed
+from attncast.validation.curate import LEAST_TIME_S, LEFT_OUT, OF_A_USE, phase, shape, windowed
 from attncast.validation.measured import DATA, LINEAR, load_curated
 from attncast.validation.plausible import least_flop, plausible
 from attncast.validation.problem import describable
@@ -93,7 +94,8 @@ def test_a_kernel_without_a_profile_is_no_error_for_a_fit(runs):
 
 
 def test_serving_rows_follow_the_rules_of_their_selection(serving):
-    assert 2600 <= len(serving) <= 4200
+    assert 6000 <= len(serving) <= 8000
+    assert sum(len(members) >= OF_A_USE for _, members in by_use(serving)) >= 60
     assert min(run.time_s for run in serving) >= LEAST_TIME_S
     groups = Counter((run.gpu, run.software, phase(run)) for run in serving)
     assert not set(groups) & set(LEFT_OUT)
