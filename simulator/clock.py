@@ -21,7 +21,7 @@ from .tiles import Floats, between
 # --serving``. Without ``--serving`` it shows that the first is told badly: GPUs disagree (H200 asks for 3 ms, GB200 for 200),
 # and its 80% interval is 50 ms to no limit at all.
 FREE_S = 0.2
-SERVING_FREE_S = 0.0015
+SERVING_FREE_S = 0.002
 REST_POWER = 0.5
 
 
