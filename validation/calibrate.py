@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,11 +154,15 @@ def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> di
     beside = problem.repeated(len(names))
     weight = np.sqrt(PORTABLE_ROWS / rows.sum()) if portable else 1.0
 
-    def values(x: Floats) -> dict[str, float]:
-        return dict(zip(names, map(float, np.exp(x)), strict=True))
+    def values(x: Iterable[float]) -> dict[str, float]:
+        return dict(zip(names, map(math.exp, x), strict=True))
+
+    @lru_cache(maxsize=1)  # slopes are asked for where residuals have just been
+    def seconds(x: tuple[float, ...]) -> Floats:
+        return problem.seconds(values(x))
 
     def residuals(x: Floats) -> Floats:
-        logs: Floats = weight * np.log(problem.seconds(values(x))[rows] / problem.measured_s[rows])
+        logs: Floats = weight * np.log(seconds(tuple(x))[rows] / problem.measured_s[rows])
         return np.concatenate([logs, SOFT * (x - start) / spread]) if portable else logs
 
     def slopes(x: Floats) -> Floats:
@@ -166,7 +171,7 @@ def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> di
         steps = np.where(x + steps > high, -steps, steps)
         points = np.repeat(np.exp(x + np.diag(steps)), rows.size, axis=0)
         stepped_s = beside.seconds(dict(zip(names, points.T, strict=True))).reshape(len(names), rows.size)
-        by_rows: Floats = weight * np.log(stepped_s / problem.seconds(values(x)))[:, rows].T / steps
+        by_rows: Floats = weight * np.log(stepped_s / seconds(tuple(x)))[:, rows].T / steps
         return np.concatenate([by_rows, np.diag(SOFT / spread)]) if portable else by_rows
 
     # soft_l1 beyond 10%: a few rows of another kernel than the profile's shall not decide.
