@@ -27,6 +27,7 @@ KERNELS = {
     ("h100", "vllm"): "fa3",
     ("h100", "sglang"): "fa3",
     ("h100", "trtllm"): "trtllm",
+    ("h200", "vllm"): "fa3",
     ("b200", "vllm"): "trtllm-decode",
     ("b200", "sglang"): "trtllm-decode",
     ("b200", "trtllm"): "trtllm-decode",
@@ -45,7 +46,9 @@ def seconds(gpu: str, engine: str, pattern: str) -> tuple[NDArray[np.float64], s
     # Cold: between two steps of one layer the tensors of all others pass through the L2.
     conditions = engine_conditions(engine, calls[0], warm_l2=False)
     model, fits = load_gpu(gpu), packaged_calibration()
-    profile = choose_profile(KERNELS[gpu, engine], model, "band", "bf16", 128, queries=1, gqa_ratio=4, engine=engine)
+    profile = choose_profile(
+        KERNELS[gpu, engine], model, "band", "bf16", 128, queries=1, gqa_ratio=4, engine=engine
+    ).of_phase(True)
     known = fits.constants.get(use_of(model, profile.key, calls[0], engine))
     profile, model, note = fits.apply(profile, model, calls[0], conditions)
     tiles = resolve_tiles(profile, mask, calls[0], None, None)

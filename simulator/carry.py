@@ -23,7 +23,8 @@ SUMS: Final = ("call_s",)  # of a few microseconds or none, so that its mean is 
 # How much less a relative counts that differs in its dtype; its program, kernel or phase; its engine; and how much a program's
 # prior counts beside a fit of the same program. Round numbers, judged by what GPUs left out are off by: with 0.1 or 1 in place
 # of 0.3, or 1 in place of PRIOR's 0.1, B200 is off by 11 to 12% on the curated rows of 50 us and more instead of 9.8%, other
-# GPUs by a point more or less; the rest moves none by half a point. They multiply: another kernel of a family is another program as well.
+# GPUs by a point more or less; the rest moves none by half a point. They multiply: another kernel of a family is another
+# program as well.
 OTHER_DTYPE: Final = 0.5
 OTHER_BUILD: Final = 0.3
 OTHER_ENGINE: Final = 0.03
