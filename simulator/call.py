@@ -20,11 +20,15 @@ from .profile import MAX_TILE_TOKENS, KernelProfile
 from .tile_choice import tile_choice, windowed
 from .tile_table import TileChoice
 from .tiles import TileWork
-from .workload import DTYPE_BYTES, Grid, Workload, grid_text, parse_grid
+from .workload import DTYPE_BYTES, Grid, Workload, as_grid, grid_text
 
 
 def resolve_tiles(
-    profile: KernelProfile, pattern: Pattern, workload: Workload, q_tile: Grid | str | None, kv_tile: Grid | str | None
+    profile: KernelProfile,
+    pattern: Pattern,
+    workload: Workload,
+    q_tile: Grid | str | int | None,
+    kv_tile: Grid | str | int | None,
 ) -> tuple[Grid, Grid]:
     """Q and KV tile shapes: the user's where given, the kernel's default where not.
 
@@ -61,10 +65,10 @@ def packed_rows(profile: KernelProfile, pattern: Pattern, workload: Workload) ->
     )
 
 
-def _tile(tile: Grid | str | None, what: str, default: Grid, pattern: Pattern) -> Grid:
+def _tile(tile: Grid | str | int | None, what: str, default: Grid, pattern: Pattern) -> Grid:
     if tile is None:
         return default
-    return checked_tile(parse_grid(tile if isinstance(tile, str) else grid_text(tile), what), what, pattern)
+    return checked_tile(as_grid(tile, what), what, pattern)
 
 
 def checked_tile(shape: Grid, what: str, pattern: Pattern) -> Grid:

@@ -73,8 +73,9 @@ def grid_text(grid: Grid) -> str:
     return "x".join(map(str, grid))
 
 
-def parse_dtype(text: str) -> str:
-    """Return the canonical dtype name (``"bf16"``) of a name or alias (``"bfloat16"``)."""
+def parse_dtype(text: object) -> str:
+    """Return the canonical dtype name (``"bf16"``) of a name or alias (``"bfloat16"``, ``torch.bfloat16``)."""
+    text = str(text)
     name = text.lower().removeprefix("torch.")
     name = _DTYPE_ALIASES.get(name, name)
     if name not in DTYPE_BYTES:
@@ -114,7 +115,7 @@ class Workload:
     head_dim_v: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", _as_grid(self.grid, "grid"))
+        object.__setattr__(self, "grid", as_grid(self.grid, "grid"))
         for name, limit in (("heads", MAX_COUNT), ("batch", MAX_COUNT), ("head_dim", MAX_HEAD_DIM)):
             _check_count(name, getattr(self, name), limit)
         object.__setattr__(self, "dtype", parse_dtype(self.dtype))
@@ -144,7 +145,7 @@ class Workload:
                     "expected one, the other follows"
                 )
         kv_grid = self.kv_grid if self.kv_grid is not None else self.grid
-        kv_grid = _as_grid(kv_grid, "kv grid")
+        kv_grid = as_grid(kv_grid, "kv grid")
         if self.cached:
             kv_grid = (self.grid[0] + self.cached,)
         object.__setattr__(self, "kv_grid", kv_grid)
@@ -184,7 +185,8 @@ class Workload:
         return self.heads // self.kv_heads
 
 
-def _as_grid(grid: object, what: str) -> Grid:
+def as_grid(grid: object, what: str) -> Grid:
+    """A grid of what a caller gave: its text, whole numbers, or one of them. Raises InputError for anything else."""
     if isinstance(grid, str):
         return parse_grid(grid, what)
     if isinstance(grid, int) and not isinstance(grid, bool):

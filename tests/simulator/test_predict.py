@@ -242,6 +242,22 @@ def test_heads_of_a_mixture_share_a_launch():
     )
 
 
+def test_a_tile_of_one_axis_may_be_a_number_and_a_dtype_torchs_own():
+    workload = Workload(4096, 8, 128)
+    by_number = predict(workload, q_tile=128, kv_tile=64)
+    assert (by_number.q_tile, by_number.kv_tile) == ((128,), (64,))
+    with pytest.raises(InputError, match=r"q tile 1\.5 cannot be read"):
+        predict(workload, q_tile=1.5)
+
+    class Half:
+        def __str__(self):
+            return "torch.float16"
+
+    assert Workload(4096, 8, 128, dtype=Half()).dtype == "fp16"
+    with pytest.raises(InputError, match="unknown dtype 'None'"):
+        Workload(4096, 8, 128, dtype=None)
+
+
 def test_a_tensor_that_does_not_fit_is_said():
     estimate = predict(Workload(2**28, 32, 128), "window left=1023 right=0", "h100")
     assert any("GB; h100 has 80 GB" in note for note in estimate.notes)
