@@ -34,6 +34,8 @@ BY_BOUND = {
     "alu": "The integer and compare pipe decides: a kernel that forms addresses ahead of time would help.",
     "fp32": "The fp32 pipe decides: fewer rescalings of the accumulator (larger KV tiles) would help.",
     "mask": "Masking decides: {masks}.",
+    "chain": "What a tile does one after the other decides (loads, products, softmax, spilled registers), and no pipe is busy "
+    "a quarter of the time: more CTAs on an SM, or loads further ahead, would help.",
 }
 # What is done around the products, where it takes more than half of the time.
 BY_PART = {

@@ -167,11 +167,17 @@ def _dense(
     return Baseline(profile.key, float(costs.time_s[0]))
 
 
+LEAST_BUSY = (
+    0.25  # share of the tiles' time below which a pipe decides nothing; perfect turns of four pipes come to as much
+)
+
+
 def bound_by(costs: Costs, call: int = 0) -> str:
     """The resource that decides the time of one call, by its index; the first when left out.
 
     "launch" or "latency" when more than half of the time is overhead; "dram" or "l2" when memory outlasts the SMs;
-    otherwise the slowest pipe of the SM ("mask" when comparing coordinates is what fills the compare pipe).
+    otherwise the slowest pipe of the SM ("mask" when comparing coordinates is what fills the compare pipe), or "chain" where
+    that one is idle most of the time: loads, products, softmax and spilled registers of a tile wait for one another.
     """
     parts = {name: float(value[call]) for name, value in costs.parts.items()}
     limits = {name: float(value[call]) for name, value in costs.limits.items()}
@@ -188,7 +194,8 @@ def bound_by(costs: Costs, call: int = 0) -> str:
         name: limits[name] for name in ("tensor", "exp", "fp32", "smem", "sm_l2", "spill") if name in limits
     }
     pipes["mask" if limits["mask"] > limits["alu"] else "alu"] = alu
-    return max(pipes, key=lambda name: pipes[name])
+    slowest = max(pipes, key=lambda name: pipes[name])
+    return slowest if pipes[slowest] >= LEAST_BUSY * parts["tiles"] else "chain"
 
 
 def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:

@@ -242,6 +242,14 @@ def test_heads_of_a_mixture_share_a_launch():
     )
 
 
+def test_a_kernel_whose_tiles_wait_for_themselves_is_bound_by_no_pipe():
+    workload = Workload(8192, 32, 128, heads_kv=8)
+    one_stage, pipelined = (predict(workload, "causal", "h100", kernel) for kernel in ("sglang-triton", "fa3"))
+    assert (one_stage.bound_by, pipelined.bound_by) == ("chain", "tensor")
+    assert one_stage.limits_s["tensor"] < 0.25 * one_stage.parts_s["tiles"]
+    assert "one after the other" in advice(one_stage, workload, parse_pattern("causal"), load_gpu("h100"))
+
+
 def test_a_tile_of_one_axis_may_be_a_number_and_a_dtype_torchs_own():
     workload = Workload(4096, 8, 128)
     by_number = predict(workload, q_tile=128, kv_tile=64)
