@@ -43,7 +43,7 @@ def validation_rows(table: str) -> ValidationRows:
         size=np.array([size_class(time_s) for time_s in rows.measured_s]),
         bound_by=np.array([_bound_by(run) for run in rows.runs]),
         baselines=_baselines(found),
-        tables=(_by_kernel(found), _by_use(found), _order(found), _noise(found), _unused(found)),
+        tables=(_by_kernel(found), _by_use(found), _order(found), _unfitted(found), _noise(found), _unused(found)),
         notes=("What bounds a row is said by the priors, the forecast itself by fitted constants.",),
     )
 
@@ -111,6 +111,14 @@ def _order(found: Validation) -> Plain:
     )
     header = ("GPU", "shapes", "pairs in order", "by k SOL + c", "slower than the fastest", "by k SOL + c")
     return "Kernels and engines on one shape", header, rows
+
+
+def _unfitted(found: Validation) -> Plain:
+    rows = tuple(
+        (f"{gpu} {kernel}", e.n, e.mape, e.median, e.p90, e.bias) for (gpu, kernel), e in found.unfitted.items()
+    )
+    header = ("GPU and kernel", "rows", "mean", "median", "p90", "bias")
+    return "Error on runs of too few of their kind to be fitted", header, rows
 
 
 def _noise(found: Validation) -> Plain:
