@@ -118,7 +118,7 @@ def _unfitted(found: Validation) -> Plain:
         (f"{gpu} {kernel}", e.n, e.mape, e.median, e.p90, e.bias) for (gpu, kernel), e in found.unfitted.items()
     )
     header = ("GPU and kernel", "rows", "mean", "median", "p90", "bias")
-    return "Error on runs of too few of their kind to be fitted", header, rows
+    return "Error on runs too few to be fitted", header, rows
 
 
 def _noise(found: Validation) -> Plain:
