@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -97,3 +98,27 @@ def dtype_option(function: F) -> F:
 def json_option(function: F) -> F:
     """--json: output for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def above_option(function: F) -> F:
+    """--above: how long the runs are that errors are reported of."""
+    return click.option(
+        "--above",
+        default="0us",
+        show_default=True,
+        metavar="TIME",
+        help="Report runs of at least this long, e.g. 50us.",
+    )(function)
+
+
+def read_seconds(text: str) -> float:
+    """``50us``, ``2ms`` or ``1s`` in seconds. InputError quotes what is none of these."""
+    for unit, scale in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit)) * scale
+            except ValueError:
+                break
+            if 0 <= value < math.inf:
+                return value
+    raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")

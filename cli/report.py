@@ -9,9 +9,19 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..simulator.estimate import seconds_text
 from . import complete
 from .libraries import FITS, GRAPHS, PAGE, require
-from .options import dtype_option, grid_option, keys_options, mask_option, pattern_option, read_pattern
+from .options import (
+    above_option,
+    dtype_option,
+    grid_option,
+    keys_options,
+    mask_option,
+    pattern_option,
+    read_pattern,
+    read_seconds,
+)
 from .predict import predict as predict_command
 from .request import Request, read_request
 
@@ -143,20 +153,23 @@ report.add_command(
     shell_complete=complete.rows,
     help="Measured runs: a table of attncast import or measure, or curated.",
 )
+@above_option
 @output_option
-def validation(rows: str, output: str) -> None:
+def validation(rows: str, above: str, output: str) -> None:
     """A page on how far forecasts are from measured runs: scatter, errors by group, the worst rows, baselines.
 
     \b
     Examples:
       attncast report validation -o out/
-      attncast report validation --rows rows.csv -o out/
+      attncast report validation --rows rows.csv --above 50us -o out/
     """
     require("attncast report validation", *PAGE, *FITS)
     from ..reports.validation import validation_page
     from .report_rows import validation_rows
 
-    write(validation_page(validation_rows(rows), rows, footer()), output)
+    at_least_s = read_seconds(above)
+    source = f"{rows}, {seconds_text(at_least_s)} and more" if at_least_s else rows
+    write(validation_page(validation_rows(rows, at_least_s), source, footer()), output)
 
 
 @report.command()

@@ -22,13 +22,16 @@ WAYS = (
 )
 
 
-def validation_rows(table: str) -> ValidationRows:
+def validation_rows(table: str, at_least_s: float = 0.0) -> ValidationRows:
     """Held-out forecasts of a table of measured runs: a file, or the name of a packaged one.
 
+    Args:
+        at_least_s: rows of at least that long are shown; fits use all.
+
     Raises:
-        InputError: no such table, or too few runs in it.
+        InputError: no such table, too few runs in it, or none so long.
     """
-    found = validate(load_table(table), Path(table).name)
+    found = validate(load_table(table), Path(table).name, at_least_s)
     rows = found.rows
     width = np.exp(rows.interval)
     return ValidationRows(

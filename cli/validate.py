@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import click
 
-from ..errors import InputError
 from ..validation.compare import partner_speedups
 from ..validation.measured import load_table
 from ..validation.ranking import rankings
@@ -16,6 +14,7 @@ from ..validation.validate import GROUPS, Table, Validation, errors_by, left_out
 from ..validation.validate import validate as compare
 from . import complete
 from .libraries import FITS, require
+from .options import above_option, read_seconds
 from .output import print_table
 
 COLUMNS = (
@@ -41,9 +40,7 @@ COLUMNS = (
     shell_complete=complete.rows,
     help="Measured runs: a table of attncast import or measure, or curated, the table that comes with attncast.",
 )
-@click.option(
-    "--above", default="0us", show_default=True, metavar="TIME", help="Report runs of at least this long, e.g. 50us."
-)
+@above_option
 @click.option(
     "--leave-out-gpu", metavar="GPU", shell_complete=complete.gpu, help="Report this GPU alone; fits use all."
 )
@@ -66,7 +63,7 @@ def validate(rows: str, above: str, leave_out_gpu: str | None, by: str, as_json:
     require("attncast validate", *FITS)
     runs = load_table(rows)
     gpu = None if leave_out_gpu is None else leave_out_gpu.lower()
-    found = compare(runs, Path(rows).name, _seconds(above), gpu)
+    found = compare(runs, Path(rows).name, read_seconds(above), gpu)
     speedups = partner_speedups([run for run in runs if gpu in (None, run.gpu)])
     if as_json:
         click.echo(_json(found, speedups))
@@ -124,18 +121,6 @@ def _cells(found: Validation, key: tuple[str, str]) -> list[str]:
         value = None if summary is None else {"median": summary.median, "p90": summary.p90}.get(title, summary.mape)
         cells.append("-" if value is None else f"{value:.1%}")
     return cells
-
-
-def _seconds(text: str) -> float:
-    for unit, scale in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
-        if text.endswith(unit):
-            try:
-                value = float(text.removesuffix(unit)) * scale
-            except ValueError:
-                break
-            if 0 <= value < math.inf:
-                return value
-    raise InputError(f"time {text!r} cannot be read: expected a number and us, ms or s, e.g. 50us")
 
 
 def _json(found: Validation, speedups: Table) -> str:
