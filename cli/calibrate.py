@@ -115,7 +115,13 @@ def _show(path: str, as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {**vars(use), **{**vars(found), "values": dict(found.values), "portable": dict(found.portable)}}
+                {
+                    **vars(use),
+                    **vars(found),
+                    "values": dict(found.values),
+                    "portable": dict(found.portable),
+                    "seen": None if found.seen is None else vars(found.seen),
+                }
                 for use, found in calibration.constants.items()
             ]
         )
@@ -125,6 +131,8 @@ def _show(path: str, as_json: bool) -> None:
             f"{use}: fitted on {found.rows:,} rows of {found.data}, {found.date} ({found.command}); "
             f"held-out error {found.held_out_mape:.1%}, 80% within a factor of {np.exp(found.interval):.2f}"
         )
+        if found.seen is not None:
+            click.echo(f"  its runs: {found.seen}")
         for name, value in found.values.items():
             bounds = BOUNDS[name]
             click.echo(f"  {name:16s} {value:>10.4g}  ({bounds.low:g} to {bounds.high:g}) {bounds.meaning}")

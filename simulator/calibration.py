@@ -14,6 +14,8 @@ from typing import Any, Final
 from ..errors import InputError, suggest
 from ..hwmodels import GPU
 from .conditions import Conditions
+from .evidence import Seen, outside, parse_seen
+from .patterns import Pattern
 from .profile import DECODE_QUERIES, KernelProfile, load_profile
 from .tiles import Floats
 from .workload import DTYPE_BYTES, Workload
@@ -91,6 +93,7 @@ class Constants:
         portable: what another GPU may take over: a fit that keeps near the priors where the rows say little, and near the
             GPU's own DRAM efficiency.
         left_out_interval: as ``interval``, of the rows forecast by other GPUs' portable constants (0: none has any).
+        seen: what the rows span; None where a file does not say.
     """
 
     values: Mapping[str, float]
@@ -102,6 +105,7 @@ class Constants:
     command: str
     portable: Mapping[str, float] = field(default_factory=dict)
     left_out_interval: float = 0.0
+    seen: Seen | None = None
 
     def apply(self, profile: KernelProfile, gpu: GPU) -> tuple[KernelProfile, GPU]:
         """The profile and the GPU with these constants."""
@@ -181,6 +185,11 @@ class Calibration:
         )
         return profile, gpu, f"No fitted constants for {use}: carried over from other GPUs."
 
+    def outside(self, use: Use, workload: Workload, pattern: Pattern, time_s: float) -> str:
+        """In what a call lies outside of the runs that its constants were fitted on, a sentence; empty where it does not."""
+        found = self.constants.get(use)
+        return outside(found.seen, workload, pattern, time_s) if found is not None and found.seen is not None else ""
+
 
 @lru_cache(maxsize=1)
 def packaged_calibration() -> Calibration:
@@ -221,7 +230,7 @@ def _constants(table: Mapping[str, Any], where: str) -> Constants:
         name: _text(table, name, where) if kind == "str" else _number(table, name, where)
         for name, kind in about.items()
     }
-    # Files from before GPUs took over each other's constants have none for that.
+    # Files from before GPUs took over each other's constants have none for that, and older ones do not say what they saw.
     portable = table.get("portable", {})
     if not isinstance(portable, dict):
         raise InputError(f"{where}: portable is {portable!r}, expected a table of constants")
@@ -233,10 +242,16 @@ def _constants(table: Mapping[str, Any], where: str) -> Constants:
         **{**read, "rows": int(read["rows"])},
         portable=_values(portable, f"{where}, portable"),
         left_out_interval=_number(table, "left_out_interval", where) if "left_out_interval" in table else 0.0,
+        seen=parse_seen(_text(table, "seen", where), where) if "seen" in table else None,
     )
 
 
-_OWN_KIND: Final = ("values", "portable", "left_out_interval")  # not simply a text or a number that must be there
+_OWN_KIND: Final = (
+    "values",
+    "portable",
+    "left_out_interval",
+    "seen",
+)  # not simply a text or a number that must be there
 
 
 def _values(table: Mapping[str, Any], where: str) -> dict[str, float]:
@@ -275,7 +290,11 @@ def calibration_text(constants: Mapping[Use, Constants]) -> str:
     for use, found in sorted(constants.items()):
         entries: dict[str, object] = {item.name: getattr(use, item.name) for item in fields(Use)}
         entries |= found.values
-        entries |= {item.name: getattr(found, item.name) for item in fields(Constants) if item.name != "values"}
+        entries |= {
+            item.name: getattr(found, item.name) for item in fields(Constants) if item.name not in ("values", "seen")
+        }
+        if found.seen is not None:
+            entries["seen"] = str(found.seen)
         lines += ["", "[[fit]]"]
         lines += [f"{name} = {_toml(value)}" for name, value in entries.items()]
     return "\n".join(lines) + "\n"

@@ -8,11 +8,12 @@ from functools import lru_cache
 import numpy as np
 
 from ..hwmodels import GPU, load_gpu
-from .calibration import Calibration
+from .calibration import Calibration, use_of
 from .call import kernel_work, masks_all, packed_rows, resolve_tiles, single_call
 from .calls import Costs
 from .cascade_call import cascade_work, streaming
 from .cascade_call import notes as cascade_notes
+from .checked import unfitted_note
 from .clock import highest_hz
 from .conditions import DEFAULT_CONDITIONS, Conditions
 from .estimate import Baseline, Estimate, mean_estimate, with_whole_run
@@ -81,9 +82,9 @@ def predict(
         kernel = "triton"
     profile = _profile(kernel, gpu, pattern, workload, conditions)
     plain_gpu = gpu
-    fit_notes: list[str] = []
+    fit_note = ""
     if calibration is not None:
-        profile, gpu, *fit_notes = calibration.apply(profile, gpu, workload, conditions)
+        profile, gpu, fit_note = calibration.apply(profile, gpu, workload, conditions)
     tiles = resolve_tiles(profile, pattern, workload, q_tile, kv_tile)
     work = kernel_work(profile, pattern, workload, tiles)
     calls = single_call(gpu, profile, workload, pattern, tiles, work, conditions, algorithm)
@@ -112,7 +113,7 @@ def predict(
         splits=int(costs.splits[0]),
         baseline=gpu_baseline,
         notes=(
-            *fit_notes,
+            _evidence_note(fit_note, calibration, gpu, profile, workload, pattern, conditions, time_s),
             *pattern.notes,
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *_clock_notes(float(highest_hz(gpu, calls.locked_hz)[0]), float(costs.clock_hz[0])),
@@ -232,6 +233,23 @@ def _notes(
     if not work.visited_total:
         notes.append("The pattern keeps no query-key pair.")
     return notes
+
+
+def _evidence_note(
+    fit_note: str,
+    calibration: Calibration | None,
+    gpu: GPU,
+    profile: KernelProfile,
+    workload: Workload,
+    pattern: Pattern,
+    conditions: Conditions,
+    time_s: float,
+) -> str:
+    """What holds the forecast, and in what the call lies outside of that."""
+    if calibration is None:
+        return unfitted_note(gpu, profile.key, workload, pattern, time_s)
+    use = use_of(gpu, profile.key, workload, conditions.engine)
+    return fit_note + calibration.outside(use, workload, pattern, time_s)
 
 
 def _clock_notes(free_hz: float, held_hz: float) -> list[str]:

@@ -18,6 +18,8 @@ from ..errors import InputError
 from ..hwmodels import load_gpu
 from ..simulator.calibration import BOUNDS, OF_GPU, Constants, Use, query_pass, told_constants, use_of
 from ..simulator.carry import carried_constants
+from ..simulator.evidence import seen_in
+from ..simulator.patterns import parse_pattern
 from .measured import MeasuredRun
 from .problem import FOLDS, Floats, Problem, describable, problem_of
 
@@ -219,6 +221,7 @@ def _fit_use(use: Use, runs: Sequence[MeasuredRun], data: str, command: str) -> 
         date=datetime.date.today().isoformat(),
         command=command,
         portable=fit(problem, every, portable=True),
+        seen=seen_in((run.workload, parse_pattern(run.pattern), run.time_s) for run in runs),
     )
     return Fitted(use, problem, constants, problem.seconds() / measured_s - 1.0, held_out, interval)
 

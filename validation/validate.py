@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, unknown
 from ..simulator.estimate import seconds_text
+from ..simulator.evidence import pattern_kind
 from ..simulator.patterns import parse_pattern
 from .calibrate import TOO_FEW, Fitted, by_use, calibrate, carried_seconds
 from .measured import MeasuredRun
@@ -196,8 +198,12 @@ def speedup_errors(rows: Rows) -> Floats:
 
 def family(run: MeasuredRun) -> str:
     """Kind of a run's pattern, for tables: dense, causal, window, or the pattern family."""
-    text = run.pattern.split()[0]
-    return text if text in ("dense", "causal", "window") else parse_pattern(run.pattern).family
+    return _kind(run.pattern)
+
+
+@lru_cache(maxsize=1024)
+def _kind(pattern: str) -> str:
+    return pattern_kind(parse_pattern(pattern))
 
 
 def size_class(time_s: float) -> str:
