@@ -6,12 +6,12 @@ import csv
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError, suggest, unknown
-from ..files import whole_file
+from ..files import names_file, whole_file
 from ..hwmodels import load_gpu
 from ..simulator import Conditions, Workload, parse_pattern
 from ..simulator.workload import parse_grid
@@ -240,11 +240,12 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
         raise InputError(f"{where} has no 'software': expected what ran, e.g. 'VLLM 0.24.0'")
     try:
         _pattern(run.pattern).check(run.workload)
-        load_gpu(run.gpu)
+        gpu = load_gpu(run.gpu)
         _ = run.conditions  # which checks them
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return run
+    # "H100" and "h100" are one group; a file of the user's own keeps its path, by which it is found again.
+    return run if names_file(run.gpu) or run.gpu == gpu.key else replace(run, gpu=gpu.key)
 
 
 _pattern = lru_cache(maxsize=4096)(parse_pattern)

@@ -189,3 +189,9 @@ def test_the_command(tmp_path, runs):
     ):
         with pytest.raises(InputError, match=quoted):
             CliRunner().invoke(command, ["--rows", str(rows), *arguments], catch_exceptions=False)
+
+
+def test_a_gpu_has_one_name_however_it_is_written(tmp_path):
+    (run,) = made_up(1)
+    save_runs(tmp_path / "rows.csv", [dataclasses.replace(run, gpu=name) for name in (run.gpu, run.gpu.upper())])
+    assert {read.gpu for read in load_runs(tmp_path / "rows.csv")} == {run.gpu}
