@@ -46,16 +46,22 @@ def checked() -> Mapping[Use, Checked]:
 
 def unfitted_note(gpu: GPU, kernel: str, workload: Workload, pattern: Pattern, time_s: float) -> str:
     """What a forecast without fitted constants was held against, in a sentence or two."""
-    use = use_of(gpu, kernel, workload, "")
+    text, seen = _held_against(use_of(gpu, kernel, workload, ""), gpu.generation)
+    return text if seen is None else text + outside(seen, workload, pattern, time_s)
+
+
+@lru_cache(maxsize=1024)
+def _held_against(use: Use, generation: str) -> tuple[str, Seen | None]:
+    """A sentence, and what the runs of this very use span; None where there are none."""
     held = checked()
     if use in held:
-        return f"Nothing is fitted; {_error(use, held[use])}.{outside(held[use].seen, workload, pattern, time_s)}"
+        return f"Nothing is fitted; {_error(use, held[use])}.", held[use].seen
     others = [other for other in held if replace(other, gpu=use.gpu) == use]
     text = f"Nothing is fitted, and no measured run of {use} is known"
     if not others:
-        return f"{text}."
-    most = max(others, key=lambda other: (load_gpu(other.gpu).generation == gpu.generation, held[other].rows))
-    return f"{text}; {_error(most, held[most])}."
+        return f"{text}.", None
+    most = max(others, key=lambda other: (load_gpu(other.gpu).generation == generation, held[other].rows))
+    return f"{text}; {_error(most, held[most])}.", None
 
 
 def _error(use: Use, found: Checked) -> str:
