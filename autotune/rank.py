@@ -161,6 +161,8 @@ def _forecast(
         calls.query_bytes,
         calls.kv_bytes,
         calls.axes,
+        moved_dim=calls.dim,
+        moved_dim_v=calls.dim_v,
     )
     rate = tensor_rate(gpu, workload.dtype) * one
     units = machine.modelled_pipes(gpu, profile, knobs, path, held, shape, rate)

@@ -53,8 +53,9 @@ def choose_kernel(kernel: str, gpu: GPU, pattern: Pattern, workload: Workload) -
             raise unknown("kernel to tune", kernel, [*KERNELS, "auto"])
         return name
     family = pattern.family
-    head_dim = max(workload.head_dim, workload.dim_v)
-    chosen = choose_profile("auto", gpu, family, workload.dtype, head_dim, axes=pattern.tile_axes).key
+    chosen = choose_profile(
+        "auto", gpu, family, workload.dtype, workload.head_dim, axes=pattern.tile_axes, value_dim=workload.dim_v
+    ).key
     return chosen if chosen in KERNELS else "triton"
 
 
@@ -73,7 +74,7 @@ def build(kernel: str, gpu: GPU, workload: Workload, pattern: Pattern, row_order
             f"pattern '{pattern}' differs from layer to layer: expected one pattern, tune each of its layers"
         )
     family = pattern.family
-    profile = choose_profile(kernel, gpu, family, workload.dtype, max(workload.head_dim, workload.dim_v))
+    profile = choose_profile(kernel, gpu, family, workload.dtype, workload.head_dim, value_dim=workload.dim_v)
     if kernel == "natten":
         assert isinstance(pattern, Neighborhood)
         return _natten(gpu, workload, pattern, profile)

@@ -105,8 +105,9 @@ def advise(
     """
     if not 0.0 < coverage <= 1.0:
         raise InputError(f"coverage {coverage:g} is out of range: expected a share above 0 and at most 1, e.g. 0.09")
-    head_dim = max(workload.head_dim, workload.dim_v)
-    profiles = kernels_for(gpu, "na", workload.dtype, head_dim, kernel, len(workload.grid))
+    profiles = kernels_for(
+        gpu, "na", workload.dtype, workload.head_dim, kernel, len(workload.grid), value_dim=workload.dim_v
+    )
     windows = [_window(workload, window)] if window is not None else _windows(workload, profiles, coverage)
     options = [o for p in profiles for o in _options(workload, gpu, p, windows, 1, conditions)]
     leading = list(dict.fromkeys(o.pattern.window for o in sorted(options, key=lambda o: o.time_s)))[:LEADING]

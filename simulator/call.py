@@ -109,6 +109,7 @@ def single_call(
     around = _around_bytes(profile, w, conditions)
     append = append_thread(conditions.engine, gpu.arch, DTYPE_BYTES[w.kv_dtype or w.dtype])
     tile_q = math.prod(q_tile)
+    run_dim, run_dim_v = profile.head_dims.run(w.head_dim, w.dim_v, w.dtype, math.prod(kv_tile))
     values = {
         "batch": w.batch,
         "heads": w.heads,
@@ -149,8 +150,8 @@ def single_call(
         "mask_stall": choice.mask_stall if choice and not windowed(profile, pattern, w) else 0.0,
         "tests": tests_tiles(profile, pattern, w),
         **_compiled(choice),
-        "run_dim": w.head_dim if profile.padded in ("none", "values") else _padded(profile, w.head_dim, w),
-        "run_dim_v": w.dim_v if profile.padded == "none" else _padded(profile, w.dim_v, w),
+        "run_dim": run_dim,
+        "run_dim_v": run_dim_v,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
@@ -221,22 +222,6 @@ def _kv_bytes(profile: KernelProfile, w: Workload) -> float:
 def _products_rate(gpu: GPU, dtype: str, choice: TileChoice | None) -> float:
     """FLOP per clock and SM of the pipe that multiplies."""
     return 2.0 * gpu.fp32_fma_per_clock_per_sm if choice and choice.cuda_cores else tensor_rate(gpu, dtype)
-
-
-def power_of_two(dim: int) -> int:
-    """The least one that holds ``dim``."""
-    return 1 << (dim - 1).bit_length()
-
-
-SWIZZLE_BYTES = 128  # of a row of an operand in shared memory
-
-
-def _padded(profile: KernelProfile, dim: int, w: Workload) -> int:
-    """The head dim that is run: the power of two that holds it, or the next multiple of ``SWIZZLE_BYTES`` if less."""
-    if profile.padded != "rows":
-        return power_of_two(dim)
-    step = SWIZZLE_BYTES // int(DTYPE_BYTES[w.dtype])
-    return min(power_of_two(dim), -(-dim // step) * step)
 
 
 COS_SIN_BYTES = 8.0  # of a pair of dims: an fp32 cosine and sine

@@ -42,7 +42,7 @@ def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> F
     if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
         first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
         stored = filled * c.dim_v * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
-        staged = c.tile_q * c.dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
+        staged = c.tile_q * c.run_dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
         return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
     if profile.row_store_bytes:
         written = filled * c.dim_v * output_bytes

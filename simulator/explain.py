@@ -158,7 +158,9 @@ def _others(
                 same = choice.pattern.stride == pattern.stride
                 yield Otherwise("stride", grid_text(choice.pattern.stride), choice.time_s, choice.masked, same)
     try:
-        kernels = kernels_for(gpu, pattern.family, workload.dtype, head_dim, axes=pattern.tile_axes)
+        kernels = kernels_for(
+            gpu, pattern.family, workload.dtype, workload.head_dim, axes=pattern.tile_axes, value_dim=workload.dim_v
+        )
     except InputError:
         kernels = []
     if names_file(profile.key):  # the user's own, which no list has

@@ -84,6 +84,8 @@ def forecast(
         c.single,
         c.threads,
         mask_stall=c.mask_stall,
+        moved_dim=c.dim,
+        moved_dim_v=c.dim_v,
     )
     partial = partial_bytes(profile, c, splits)
     swept = None
@@ -245,7 +247,8 @@ def packed_heads(profile: KernelProfile, queries: Any, cached: Any, gqa_ratio: A
     1 where the kernel does not pack: by its profile, for a window (``windowed`` > 0), or for too many heads. Takes numbers
     or arrays.
     """
-    some = {"always": True, "decode": profile.decodes(queries, cached), "never": False}[profile.packing.heads]
+    few = {"always": True, "decode": profile.decodes(queries, cached), "token": queries <= 1, "never": False}
+    some = few[profile.packing.heads]
     packs = some & (gqa_ratio >= profile.packing.least) & (gqa_ratio <= profile.packing.most)
     if not profile.packing.under_windows:
         packs = packs & (windowed == 0)

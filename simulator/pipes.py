@@ -51,7 +51,8 @@ def _none() -> Floats:
 class TileShape:
     """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
     head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
-    and 1 where the CTA has no other Q tile to alternate with.
+    and 1 where the CTA has no other Q tile to alternate with. Head dims are those that are run; ``moved_dim`` and
+    ``moved_dim_v`` those that memory moves (0: the same).
 
     ``threads`` of the CTA, ``resident``, the CTAs that share an SM, 1 or more (0: not told), and ``mask_stall`` (see
     tile_table). Where a CTA waits for loads also, as in Calls: whether it is tested for lying in a window, and what a compiler
@@ -78,6 +79,8 @@ class TileShape:
     latency_s: Floats = field(default_factory=_none)
     resident: Floats = field(default_factory=_none)
     mask_stall: Floats = field(default_factory=_none)
+    moved_dim: Floats = field(default_factory=_none)
+    moved_dim_v: Floats = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
@@ -356,9 +359,11 @@ def resident_ctas(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
 
 def l2_bytes_per_tile(profile: KernelProfile, tile: TileShape) -> Floats:
     """Bytes a CTA exchanges with the L2 for one KV tile: K and V, and the accumulator where it is kept in memory."""
-    moved = tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
+    dim = np.where(tile.moved_dim > 0, tile.moved_dim, tile.dim)
+    dim_v = np.where(tile.moved_dim_v > 0, tile.moved_dim_v, tile.dim_v)
+    moved: Floats = tile.keys * (dim + dim_v) * tile.kv_bytes
     if profile.products.output_in_registers == "kv_tile":
-        moved = moved + np.where(tile.dim_v > tile.keys, 2.0 * 4.0 * tile.rows * tile.dim_v, 0.0)
+        moved = moved + np.where(dim_v > tile.keys, 2.0 * 4.0 * tile.rows * dim_v, 0.0)
     return moved
 
 

@@ -140,7 +140,7 @@ def dense_baseline(
         InputError: the kernel cannot run it.
     """
     if kernel is None:
-        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
+        profile = baseline_profile(gpu, workload.dtype, workload.head_dim, conditions.engine, workload.dim_v)
     else:
         profile = _profile(kernel, gpu, Band(), workload, conditions)
     return _dense(workload, gpu, profile, conditions, calibration)
@@ -149,8 +149,8 @@ def dense_baseline(
 def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: Conditions) -> KernelProfile:
     """The kernel that serves the call where ``kernel`` is asked for; decoding may be left to another."""
     profile = choose_profile(
-        kernel, gpu, pattern.family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
-        w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes,
+        kernel, gpu, pattern.family, w.dtype, w.head_dim, w.tokens, w.gqa_ratio, conditions.engine,
+        w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes, w.dim_v,
     )  # fmt: skip
     return profile.of_phase(profile.decodes(w.tokens, w.cached))
 
@@ -221,8 +221,7 @@ def _notes(
     size = elements * DTYPE_BYTES[w.dtype]
     if size > gpu.dram_bytes:
         notes.append(f"Q, K, V and O take {size / 1e9:,.0f} GB; {gpu.key} has {gpu.dram_bytes / 1e9:,.0f} GB.")
-    if w.head_dim not in (64, 96, 128, 192, 256):
-        notes.append(f"Head dim {w.head_dim} is padded by most kernels; the padding is not charged.")
+    notes += _padding_notes(workload, profile, tiles)
     if masks_all(profile, pattern, workload, tiles, work):
         notes.append(f"{profile.title} masks every tile of this pattern, {work.full_total:,} full ones included.")
     packed = packed_rows(profile, pattern, workload)
@@ -250,6 +249,16 @@ def _evidence_note(
         return unfitted_note(gpu, profile.key, workload, pattern, time_s)
     use = use_of(gpu, profile.key, workload, conditions.engine)
     return fit_note + calibration.outside(use, workload, pattern, time_s)
+
+
+def _padding_notes(w: Workload, profile: KernelProfile, tiles: tuple[Grid, Grid]) -> list[str]:
+    run = profile.head_dims.run(w.head_dim, w.dim_v, w.dtype, math.prod(tiles[1]))
+    if run == (w.head_dim, w.dim_v):
+        return []
+    zeros = f"{1.0 - (w.head_dim + w.dim_v) / sum(run):.0%} of the products are of zeros."
+    if w.head_dim == w.dim_v and run[0] == run[1]:
+        return [f"Head dim {w.head_dim} runs as {run[0]}: {zeros}"]
+    return [f"Head dims {w.head_dim} (keys) and {w.dim_v} (values) run as {run[0]} and {run[1]}: {zeros}"]
 
 
 def _clock_notes(free_hz: float, held_hz: float) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from ..errors import InputError, suggest
 from ..files import names_file, shortened
 from ..hwmodels import GPU
+from .head_dims import HeadDims
 from .profile_groups import Fused, Masking, Merging, Packing, Products, Serving, Splitting
 from .tile_operations import TileOperations, library_operations
 from .tile_table import TileChoice, read_tile
@@ -26,6 +27,7 @@ GROUPS: Final[dict[str, type]] = {
     "splitting": Splitting,
     "merging": Merging,
     "serving": Serving,
+    "head_dims": HeadDims,
 }
 
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
@@ -49,7 +51,8 @@ class KernelProfile:
         tiles: choices, the default of each number of axes first.
         decode_tiles: 1-D choices for calls that decode (see ``decodes``) whose rows fit; empty when it has none.
             Otherwise a Q tile is run whole, however few of its rows are queries.
-        products, masking, packing, splitting, merging, serving: see profile_groups.
+        products, masking, packing, splitting, merging, serving: see profile_groups. head_dims: see there; any, and none
+            is padded, where nothing is said.
         cascade: its algorithm, a name in the cascade library: where its operation counts come from.
         rescaled_tiles: share of KV tiles after which the accumulator is rescaled (1, unless the kernel skips it).
         emulated_exp: share of exponentials computed on the FMA pipe.
@@ -67,8 +70,6 @@ class KernelProfile:
             shared memory holds Q, K and V tiles of.
         round_trips: memory latencies one after the other in a CTA's life (sizes or page table, Q and K, V, output).
         kv_tiling: where KV tiles begin (see patterns.neighborhood).
-        padded: whose head dims are run at the power of two that holds them, "values" or "both" keys and values; "rows": both,
-            or at the next multiple of 128 bytes where that is less.
         in_step: CTAs are alike, load for themselves and end with their Q tile, so that they keep step (see steps).
         permute: tokens are made contiguous by tile before the kernel and put back after it.
         row_store_bytes: bytes of one row of the output that a thread, or a quad, stores at once, each to a line of its own that
@@ -103,6 +104,7 @@ class KernelProfile:
     splitting: Splitting = field(default_factory=Splitting)
     merging: Merging = field(default_factory=Merging)
     serving: Serving = field(default_factory=Serving)
+    head_dims: HeadDims = field(default_factory=lambda: HeadDims(unequal=True))
     cascade: str = "flash_attention_2"
     rescaled_tiles: float = 1.0
     emulated_exp: float = 0.0
@@ -110,7 +112,6 @@ class KernelProfile:
     order: Literal["longest-first", "launch", "by-tile", "dealt", "sections"] = "launch"
     in_flight: int = 1
     kv_tiling: KvTiling = "static"
-    padded: Literal["none", "values", "both", "rows"] = "none"
     in_step: bool = False
     permute: bool = False
     row_store_bytes: float = 0.0
@@ -163,9 +164,8 @@ class KernelProfile:
         rows = math.inf
         if axes == 1 and queries is not None:
             decodes = bool(self.decodes(queries, cached))
-            rows = queries * (
-                packed if self.packing.heads == "always" or (self.packing.heads == "decode" and decodes) else 1
-            )
+            packs = {"always": True, "decode": decodes, "token": queries == 1, "never": False}[self.packing.heads]
+            rows = queries * (packed if packs else 1)
             for choice in self.decode_tiles if decodes else ():
                 # More rows than the tile takes are several tiles of it, which still beat one that is mostly padding.
                 fits = rows <= (choice.max_rows or 4 * choice.q[0]) and key_heads <= (choice.max_key_heads or math.inf)
@@ -185,9 +185,14 @@ class KernelProfile:
             )
         raise InputError(f"{self.title} has no {axes}-D tiles")
 
+    @property
+    def few_tokens(self) -> int:
+        """New tokens of a sequence at which it decodes, at most."""
+        return 1 if self.serving.decode_from == "token" else DECODE_QUERIES
+
     def decodes(self, queries: Any, cached: Any) -> Any:
         """Whether a call of so many new tokens, after so many cached ones, decodes. Takes numbers or arrays."""
-        few = queries <= (1 if self.serving.decode_from == "token" else DECODE_QUERIES)
+        few = queries <= self.few_tokens
         return few & (cached > 0) if self.serving.decode_from == "history" else few
 
     def max_head_dim(self, axes: int) -> int:
@@ -298,8 +303,12 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
 
 def _group(cls: type, table: Mapping[str, Any], where: str) -> Any:
     _known(cls, table, where)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    values = {name: _as_tuples(value) for name, value in table.items()}
     return cls(**{**values, "fused": Fused(**table["fused"])} if "fused" in table else values)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _known(cls: type, table: Mapping[str, Any], where: str) -> None:

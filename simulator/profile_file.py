@@ -74,6 +74,11 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "splitting.captured_tokens": (0, 65536),
     "splitting.captured_parts": (1, 128),
     "splitting.sequences_walked": (0, 1024),
+    "head_dims.least": (1, MAX_HEAD_DIM),
+    "head_dims.most": (0, MAX_HEAD_DIM),
+    "head_dims.fp8_most": (0, MAX_HEAD_DIM),
+    "head_dims.row_bytes": (1, 1024),
+    "head_dims.step": (1, MAX_HEAD_DIM),
 }
 # Most of what a compiler says of a CTA.
 _COMPILED: Final = {
@@ -246,6 +251,10 @@ def _choices(name: str, kind: Any) -> Iterable[str] | None:
 def _check_list(name: str, value: object, kind: type, where: str) -> None:
     if kind is str:
         _check_names(name, value, where)
+    elif get_origin(kind) is tuple:
+        pairs = value if isinstance(value, list) else [None]
+        if not all(isinstance(p, list) and len(p) == 2 and all(_is_whole(n, MAX_COUNT) for n in p) for p in pairs):
+            raise InputError(f"{where}: {name} is {value!r}, expected a list of pairs such as [[192, 128]]")
     elif not isinstance(value, list) or not all(_is_whole(item, MAX_COUNT) for item in value):
         raise InputError(f"{where}: {name} is {value!r}, expected a list of whole numbers from 1 on")
 

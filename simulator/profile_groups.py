@@ -8,8 +8,6 @@ from typing import Literal
 from .instructions import MASK_ALU_PER_AXIS, MASK_ALU_SELECT
 from .schedule import SplitRule
 
-When = Literal["always", "decode", "never"]
-
 
 @dataclass(frozen=True)
 class Products:
@@ -89,7 +87,8 @@ class Packing:
     """Query heads that share keys, side by side in Q tiles.
 
     Attributes:
-        heads: whether their rows are packed: "always", "decode" (for at most ``DECODE_QUERIES`` tokens) or "never".
+        heads: whether their rows are packed: "always", "decode" (for at most ``DECODE_QUERIES`` tokens), "token" (for one) or
+            "never".
         least, most: fewest and most heads that it packs; with others it packs none.
         under_windows: whether it still does so under a sliding window.
         by_copying: such rows are brought together by copies of the queries and, back, of the output, before and after.
@@ -98,7 +97,7 @@ class Packing:
         box_heads: numbers of packed heads that have that other kernel.
     """
 
-    heads: When = "never"
+    heads: Literal["always", "decode", "token", "never"] = "never"
     least: int = 1
     most: int = 1024
     under_windows: bool = True

@@ -107,7 +107,7 @@ def staged_trips(profile: KernelProfile, c: Calls) -> Floats | float:
     """
     if not (profile.splitting.warp_keys and profile.merging.columns):
         return 0.0
-    parts = np.exp2(np.ceil(np.log2(c.dim))) / profile.merging.columns
+    parts = c.run_dim / profile.merging.columns
     warps = c.tile_kv / profile.splitting.warp_keys
     steps = np.minimum(np.ceil(c.keys / profile.splitting.warp_keys), warps) * np.minimum(parts / warps, 1.0)
     extra: Floats = np.ceil(parts / 2.0) - 1.0 + np.maximum(np.ceil(steps / 2.0) - 1.0, 0.0)

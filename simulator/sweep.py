@@ -174,11 +174,10 @@ def _call(
     pattern.check(workload)
     if len(pattern.layers()) > 1:
         raise InputError(f"pattern '{pattern}' differs by layer: expected one pattern for each forecast of a sweep")
-    head_dim = max(workload.head_dim, workload.dim_v)
     profile = choose_profile(
-        group.kernel, group.gpu, pattern.family, workload.dtype, head_dim, workload.tokens, workload.gqa_ratio,
+        group.kernel, group.gpu, pattern.family, workload.dtype, workload.head_dim, workload.tokens, workload.gqa_ratio,
         group.conditions.engine, workload.kv_dtype or workload.dtype,
-        history_parts(workload.batch, workload.kv_heads, workload.kv_tokens), pattern.tile_axes,
+        history_parts(workload.batch, workload.kv_heads, workload.kv_tokens), pattern.tile_axes, workload.dim_v,
     )  # fmt: skip
     profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
     tiles = resolve_tiles(profile, pattern, workload, None, None)
@@ -195,7 +194,7 @@ def _baselines(gpu: GPU, workloads: tuple[Workload, ...], conditions: Conditions
     for index, w in enumerate(workloads):
         found.append(InputError())
         try:
-            profile = baseline_profile(gpu, w.dtype, max(w.head_dim, w.dim_v), conditions.engine)
+            profile = baseline_profile(gpu, w.dtype, w.head_dim, conditions.engine, w.dim_v)
             tiles = resolve_tiles(profile, pattern, w, None, None)
         except InputError as problem:
             found[-1] = problem

@@ -11,7 +11,7 @@ from .workload import Workload
 
 def tile_choice(profile: KernelProfile, pattern: Pattern, w: Workload) -> TileChoice:
     """The tile that a kernel takes by itself. Raises InputError when it has none for the head dimension."""
-    dims, read = max(w.head_dim, w.dim_v), read_dtype(profile, w)
+    dims, read = profile.head_dims.tile_dim(w.head_dim, w.dim_v, w.dtype), read_dtype(profile, w)
     return profile.tile_for(
         pattern.tile_axes, dims, w.tokens, w.gqa_ratio, w.dtype, read, windowed(profile, pattern, w), w.dim_v, w.cached,
         w.kv_heads,

@@ -94,7 +94,7 @@ def _place(run: MeasuredRun) -> Key:
 def _described(run: MeasuredRun) -> bool:
     try:
         family = parse_pattern(run.pattern).family
-        choose_profile(run.kernel, load_gpu(run.gpu), family, run.dtype, run.head_dim)
+        choose_profile(run.kernel, load_gpu(run.gpu), family, run.dtype, run.head_dim, value_dim=run.workload.dim_v)
     except InputError:
         return False
     return True

@@ -118,11 +118,11 @@ def problem_of(runs: Sequence[MeasuredRun]) -> Problem:
 def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
     """A run's GPU, profile, arrays of length one, and kept pairs of a head."""
     gpu, workload, pattern = load_gpu(run.gpu), run.workload, parse_pattern(run.pattern)
-    head_dim, engine = max(workload.head_dim, workload.dim_v), run.conditions.engine
-    kv_dtype = workload.kv_dtype or workload.dtype
+    engine, kv_dtype = run.conditions.engine, workload.kv_dtype or workload.dtype
     profile = choose_profile(
-        run.kernel, gpu, pattern.family, workload.dtype, head_dim, engine=engine, kv_dtype=kv_dtype
-    )
+        run.kernel, gpu, pattern.family, workload.dtype, workload.head_dim, engine=engine, kv_dtype=kv_dtype,
+        value_dim=workload.dim_v,
+    )  # fmt: skip
     profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
     pattern.check(workload)
     tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)

@@ -348,6 +348,8 @@ def test_new_keys_are_read_as_the_layer_before_hands_them_over() -> None:
 def test_head_dims_are_run_at_the_power_of_two_that_holds_them() -> None:
     causal = Band(UNLIMITED, 0)
     assert (call(causal, 192).run_dim[0], call(causal, 192).run_dim_v[0]) == (192, 256)
+    # Below the head dim of 192 that prompts split in two there is none that they do.
+    assert (call(causal, 160).run_dim[0], call(causal, 160).tile_q[0]) == (256, call(causal, 256).tile_q[0])
     vllm = load_profile("triton", RTX, "vllm")
     assert (call(causal, 192, profile=vllm).run_dim[0], call(causal, 192, profile=vllm).run_dim_v[0]) == (256, 256)
 

@@ -104,7 +104,7 @@ def import_runs(
         run, reason = result.implausible[0]
         raise InputError(f"{str(path)!r}: none of its {len(runs):,} runs can be true: {run.id} {reason}")
     for run in result.runs:
-        if why := _undescribed(run.kernel, run.gpu, run.pattern, run.dtype, run.head_dim):
+        if why := _undescribed(run.kernel, run.gpu, run.pattern, run.dtype, run.head_dim, run.workload.dim_v):
             _count(result.undescribed, why)
     return result
 
@@ -137,12 +137,12 @@ _pattern = lru_cache(maxsize=4096)(parse_pattern)
 
 
 @lru_cache(maxsize=65536)
-def _undescribed(kernel: str, gpu_name: str, text: str, dtype: str, head_dim: int) -> str:
+def _undescribed(kernel: str, gpu_name: str, text: str, dtype: str, head_dim: int, dim_v: int) -> str:
     """Why the profile does not describe such a run; empty when it does."""
     pattern: Pattern = _pattern(text)
     try:
-        profile = choose_profile(kernel, load_gpu(gpu_name), pattern.family, dtype, head_dim)
-        profile.tile_for(pattern.tile_axes, head_dim)
+        profile = choose_profile(kernel, load_gpu(gpu_name), pattern.family, dtype, head_dim, value_dim=dim_v)
+        profile.tile_for(pattern.tile_axes, max(head_dim, dim_v))
     except InputError as error:
         return str(error)
     return ""
