@@ -139,7 +139,8 @@ def dense_baseline(
         InputError: the kernel cannot run it.
     """
     if kernel is None:
-        profile = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
+        best = baseline_profile(gpu, workload.dtype, max(workload.head_dim, workload.dim_v), conditions.engine)
+        profile = best.program_of(workload)
     else:
         profile = _profile(kernel, gpu, Band(), workload, conditions)
     return _dense(workload, gpu, profile, conditions, calibration)
@@ -151,7 +152,7 @@ def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: C
         kernel, gpu, pattern.family, w.dtype, max(w.head_dim, w.dim_v), w.tokens, w.gqa_ratio, conditions.engine,
         w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes,
     )  # fmt: skip
-    return profile.of_phase(profile.decodes(w.tokens, w.cached))
+    return profile.program_of(w)
 
 
 @lru_cache(maxsize=1024)
