@@ -17,8 +17,9 @@ from ..simulator.call import single_call, tensor_rate
 from ..simulator.calls import PER_CALL, PER_CLASS, Calls, Costs
 from ..simulator.conditions import Conditions
 from ..simulator.forecast import forecast
-from ..simulator.pipes import TileCycles, TileShape
+from ..simulator.pipes import TileCycles
 from ..simulator.profile import KernelProfile
+from ..simulator.tile_shape import TileShape
 from ..simulator.tiles import Floats, Ints, TileWork, binned
 from ..simulator.workload import DTYPE_BYTES, Workload
 from . import rank_machine as machine

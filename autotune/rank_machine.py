@@ -20,8 +20,8 @@ from ..kernels.occupancy import occupancy
 from ..kernels.static import PATHS, estimate, mma_path
 from ..simulator import pipes
 from ..simulator.instructions import ACCESS_BYTES, SCHEDULERS, WARP
-from ..simulator.pipes import TileShape
 from ..simulator.profile import KernelProfile
+from ..simulator.tile_shape import TileShape
 from ..simulator.tiles import Floats
 
 Bools = NDArray[np.bool_]

@@ -20,7 +20,7 @@ from .profile import MAX_TILE_TOKENS, KernelProfile
 from .tile_choice import tile_choice, windowed
 from .tile_table import TileChoice
 from .tiles import TileWork
-from .workload import DTYPE_BYTES, Grid, Workload, as_grid, grid_text
+from .workload import DTYPE_BYTES, MAX_HEAD_DIM, Grid, Workload, as_grid, grid_text
 
 
 def resolve_tiles(
@@ -110,6 +110,7 @@ def single_call(
     append = append_thread(conditions.engine, gpu.arch, DTYPE_BYTES[w.kv_dtype or w.dtype])
     tile_q = math.prod(q_tile)
     run_dim, run_dim_v = profile.head_dims.run(w.head_dim, w.dim_v, w.dtype, math.prod(kv_tile))
+    value_columns = choice.value_columns if choice and choice.value_columns else MAX_HEAD_DIM
     values = {
         "batch": w.batch,
         "heads": w.heads,
@@ -149,9 +150,11 @@ def single_call(
         "single": choice.single if choice else False,
         "mask_stall": choice.mask_stall if choice and not windowed(profile, pattern, w) else 0.0,
         "tests": tests_tiles(profile, pattern, w),
+        "streams_queries": choice.streams_queries if choice else False,
+        "value_parts": -(-w.dim_v // value_columns),
         **_compiled(choice),
         "run_dim": run_dim,
-        "run_dim_v": run_dim_v,
+        "run_dim_v": min(run_dim_v, value_columns),
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(
@@ -196,10 +199,13 @@ def _residents(gpu: GPU, choice: TileChoice | None) -> int:
     return choice.compiled.residents(gpu)
 
 
+_OF_CTA = ("shared_bytes", "end_cycles", "end_work_cycles")
+
+
 def _compiled(choice: TileChoice | None) -> dict[str, float]:
     """What a compiler said of a KV tile, and of a CTA's beginning and end."""
     said = choice.compiled if choice else None
-    return {name: getattr(said, name) if said else 0 for name in (*pipes.COMPILED, "end_cycles", "end_work_cycles")}
+    return {name: getattr(said, name) if said else 0 for name in (*pipes.COMPILED, *_OF_CTA)}
 
 
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:

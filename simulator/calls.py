@@ -40,7 +40,9 @@ class Calls:
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
         mask_stall: cycles that a warp stalls for each score that its threads mask (see tile_table).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
-        threads: of a CTA. cycles to ahead, end_cycles, end_work_cycles: see waiting.Compiled. 0: not told.
+        streams_queries: 1 where queries come again with each KV tile.
+        value_parts: CTAs that compute the same scores, each for its own columns of the output.
+        threads, shared_bytes: of a CTA. cycles to ahead, end_cycles, end_work_cycles: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
@@ -86,7 +88,10 @@ class Calls:
     single: Floats
     mask_stall: Floats
     tests: Floats
+    streams_queries: Floats
+    value_parts: Floats
     threads: Floats
+    shared_bytes: Floats
     cycles: Floats
     work_cycles: Floats
     test_cycles: Floats

@@ -38,16 +38,16 @@ def latency_cycles(
 def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> Floats:
     """Cycles in which a CTA stores its output and, where nothing hides that, loads its queries and first keys."""
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
-    filled = np.minimum(c.tile_q, c.queries * c.packed)
+    filled, columns = np.minimum(c.tile_q, c.queries * c.packed), c.dim_v / c.value_parts
     if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
         first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
-        stored = filled * c.dim_v * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
+        stored = filled * columns * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
         staged = c.tile_q * c.run_dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
         return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
     if profile.row_store_bytes:
-        written = filled * c.dim_v * output_bytes
+        written = filled * columns * output_bytes
         return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
-    return memory.l2_cycles(gpu, c.tile_q * c.dim_v * output_bytes)
+    return memory.l2_cycles(gpu, c.tile_q * columns * output_bytes)
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:

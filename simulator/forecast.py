@@ -17,9 +17,9 @@ from .cta_life import latency_cycles
 from .operands import loading, sweeps_of, traffic_of
 from .parts import idle_seconds, most_parts, parts_of, share_of, spare_seconds, unequal_parts
 from .passes import partial_bytes, passes
-from .pipes import TileShape
 from .profile import KernelProfile
 from .tile_operations import TileOperations
+from .tile_shape import TileShape
 from .tiles import Floats, between
 
 _NEVER = np.zeros(1, dtype=np.bool_)
@@ -49,7 +49,7 @@ def forecast(
         return per_call if sizes.size == 1 else np.repeat(per_call, sizes)
 
     gqa = c.heads / c.kv_heads
-    head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed)
+    head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed) * c.value_parts
     rows = c.tile_q  # a tile is run whole, padding included
     # Decode tiles are made for few rows (operands swapped where the MMA is wide); others pay for a whole instruction.
     decodes = profile.decodes(c.queries, c.keys - c.queries)
@@ -85,7 +85,9 @@ def forecast(
         c.threads,
         mask_stall=c.mask_stall,
         moved_dim=c.dim,
-        moved_dim_v=c.dim_v,
+        moved_dim_v=c.dim_v / c.value_parts,
+        shared_bytes=c.shared_bytes,
+        streams_queries=c.streams_queries,
     )
     partial = partial_bytes(profile, c, splits)
     swept = None

@@ -10,8 +10,8 @@ from ..hwmodels import GPU
 from . import memory, pipes
 from .calls import Calls
 from .cta_life import OUTPUT_BYTES
-from .pipes import TileShape
 from .profile import KernelProfile
+from .tile_shape import TileShape
 from .tiles import Floats
 
 
@@ -21,6 +21,7 @@ def traffic_of(
 ) -> memory.Traffic:  # fmt: skip
     """What each call moves; ``partial`` bytes of split keys' results among it (see memory.traffic)."""
     per_key = (c.dim + c.dim_v) * c.kv_bytes
+    issued_per_key = (c.dim + c.dim_v / c.value_parts) * c.kv_bytes
     spilled: Floats | float = 0.0
     if c.spill_bytes.any():
         # A fiber of scores that fits half of an SM's shared memory stays there between passes.
@@ -36,7 +37,7 @@ def traffic_of(
         kv_heads=c.batch * c.kv_heads,
         ctas_per_kv_head=q_tiles * head_groups / (c.batch * c.kv_heads),
         # A ragged last tile loads only the keys that exist; exact for one Q tile, where it matters.
-        kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * per_key),
+        kv_issued_bytes=head_groups * np.where(q_tiles > 1, tiles_visited * tile_bytes, touched * issued_per_key),
         warm=c.warm,
         kv_dram_bytes=None if swept is None else swept.dram_bytes,
         partial_bytes=partial,

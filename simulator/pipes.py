@@ -33,6 +33,7 @@ from .instructions import (
 from .profile import KernelProfile
 from .promotion import WARPGROUP_ROWS, WARPGROUP_THREADS, promotion_cycles, waiting_cycles
 from .tile_operations import TileOperations
+from .tile_shape import TileShape
 from .tiles import Floats
 
 TCGEN05_ROWS = 128
@@ -45,42 +46,6 @@ PIPES = ("tensor", "exp", "fp32", "alu", "smem")
 
 def _none() -> Floats:
     return np.zeros(1)
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """The tile of one CTA, as arrays: rows of Q (packed heads included), rows that its MMA instructions take time for, keys,
-    head dims, bytes per element of Q and of K and V, the number of coordinates that a token has,
-    and 1 where the CTA has no other Q tile to alternate with. Head dims are those that are run; ``moved_dim`` and
-    ``moved_dim_v`` those that memory moves (0: the same).
-
-    ``threads`` of the CTA, ``resident``, the CTAs that share an SM, 1 or more (0: not told), and ``mask_stall`` (see
-    tile_table). Where a CTA waits for loads also, as in Calls: whether it is tested for lying in a window, and what a compiler
-    told; and the latency of the memory that keys and values come from.
-    """
-
-    rows: Floats
-    mma_rows: Floats
-    keys: Floats
-    dim: Floats
-    dim_v: Floats
-    query_bytes: Floats
-    kv_bytes: Floats
-    axes: Floats
-    single: Floats = field(default_factory=_none)
-    threads: Floats = field(default_factory=_none)
-    tests: Floats = field(default_factory=_none)
-    cycles: Floats = field(default_factory=_none)
-    work_cycles: Floats = field(default_factory=_none)
-    test_cycles: Floats = field(default_factory=_none)
-    test_work_cycles: Floats = field(default_factory=_none)
-    waits: Floats = field(default_factory=_none)
-    ahead: Floats = field(default_factory=_none)
-    latency_s: Floats = field(default_factory=_none)
-    resident: Floats = field(default_factory=_none)
-    mask_stall: Floats = field(default_factory=_none)
-    moved_dim: Floats = field(default_factory=_none)
-    moved_dim_v: Floats = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
@@ -316,7 +281,10 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     written = np.where(np.asarray(profile.products.operand_rows) >= TCGEN05_ROWS, 0.0, 1.0)
     moved = kv * (written + _reads(profile, tile))
     if profile.products.row_warps:
-        moved = moved + tile.rows * tile.dim * tile.query_bytes
+        moved = moved + _query_bytes(tile)
+    # Written, and read by each warp that has the rows: all of them where they divide keys.
+    readers = np.maximum(tile.threads / WARP * MMA_ROWS / tile.rows, 1.0)
+    moved = moved + (1.0 + readers) * tile.streams_queries * _query_bytes(tile)
     if profile.products.operands == "async":
         moved = moved + tile.rows * tile.dim * tile.kv_bytes  # Q is an operand in shared memory too
     if profile.products.transposes_fp8:  # V is read and written once more
@@ -324,6 +292,11 @@ def _smem_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
     if profile.products.scores_through_smem:
         moved = moved + 2.0 * tile.rows * tile.keys * tile.kv_bytes
     return moved
+
+
+def _query_bytes(tile: TileShape) -> Floats:
+    """Bytes of the queries of a Q tile."""
+    return tile.rows * tile.dim * tile.query_bytes
 
 
 def _reads(profile: KernelProfile, tile: TileShape) -> Floats:
@@ -350,18 +323,20 @@ def merged_bytes(profile: KernelProfile, tile: TileShape) -> Floats:
 
 
 def resident_ctas(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
-    """CTAs whose Q, K and V tiles, or what their warps exchange, fit an SM's shared memory together; one at least."""
+    """CTAs that fit an SM's shared memory together, one at least: by what a compiler told, else by their Q, K and V tiles or
+    what their warps exchange."""
     held = tile.rows * tile.dim * tile.query_bytes + tile.keys * (tile.dim + tile.dim_v) * tile.kv_bytes
-    held = np.maximum(held, merged_bytes(profile, tile))
+    held = np.where(tile.shared_bytes > 0, tile.shared_bytes, np.maximum(held, merged_bytes(profile, tile)))
     fitting: Floats = np.floor(gpu.smem_bytes_per_sm / (held + gpu.smem_reserved_bytes_per_cta))
     return np.maximum(fitting, 1.0)
 
 
 def l2_bytes_per_tile(profile: KernelProfile, tile: TileShape) -> Floats:
-    """Bytes a CTA exchanges with the L2 for one KV tile: K and V, and the accumulator where it is kept in memory."""
+    """Bytes a CTA exchanges with the L2 for one KV tile: K and V, the accumulator where it is kept in memory, and Q where
+    it comes again."""
     dim = np.where(tile.moved_dim > 0, tile.moved_dim, tile.dim)
     dim_v = np.where(tile.moved_dim_v > 0, tile.moved_dim_v, tile.dim_v)
-    moved: Floats = tile.keys * (dim + dim_v) * tile.kv_bytes
+    moved: Floats = tile.keys * (dim + dim_v) * tile.kv_bytes + tile.streams_queries * _query_bytes(tile)
     if profile.products.output_in_registers == "kv_tile":
         moved = moved + np.where(dim_v > tile.keys, 2.0 * 4.0 * tile.rows * dim_v, 0.0)
     return moved

@@ -140,7 +140,8 @@ def dense_baseline(
         InputError: the kernel cannot run it.
     """
     if kernel is None:
-        profile = baseline_profile(gpu, workload.dtype, workload.head_dim, conditions.engine, workload.dim_v)
+        best = baseline_profile(gpu, workload.dtype, workload.head_dim, conditions.engine, workload.dim_v)
+        profile = best.program_of(workload)
     else:
         profile = _profile(kernel, gpu, Band(), workload, conditions)
     return _dense(workload, gpu, profile, conditions, calibration)
@@ -152,7 +153,7 @@ def _profile(kernel: str, gpu: GPU, pattern: Pattern, w: Workload, conditions: C
         kernel, gpu, pattern.family, w.dtype, w.head_dim, w.tokens, w.gqa_ratio, conditions.engine,
         w.kv_dtype or w.dtype, history_parts(w.batch, w.kv_heads, w.kv_tokens), pattern.tile_axes, w.dim_v,
     )  # fmt: skip
-    return profile.of_phase(profile.decodes(w.tokens, w.cached))
+    return profile.program_of(w)
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from .profile_groups import Fused, Masking, Merging, Packing, Products, Serving,
 from .tile_operations import TileOperations, library_operations
 from .tile_table import TileChoice, read_tile
 from .tiles import KvTiling
+from .workload import DTYPE_BYTES, Workload
 
 _HERE: Final = Path(__file__).parent
 GROUPS: Final[dict[str, type]] = {
@@ -32,6 +33,37 @@ GROUPS: Final[dict[str, type]] = {
 
 DECODE_QUERIES = 8  # one new token, or the few of a speculative step
 MAX_TILE_TOKENS = 4096  # an accumulator of more rows fits no SM
+
+
+@dataclass(frozen=True)
+class OlderCalls:
+    """Calls that a library runs on its program for an older architecture. Each bound is inclusive, 0 where there is none.
+
+    Attributes:
+        least_tokens, most_tokens: new tokens of a sequence. most_keys: its keys. least_dim: head dimension, of keys or values.
+    """
+
+    least_tokens: int = 0
+    most_tokens: int = 0
+    most_keys: int = 0
+    least_dim: int = 0
+
+    def hold(self, tokens: int, keys: int, head_dim: int) -> bool:
+        """Whether a call is one of them."""
+        few = tokens <= (self.most_tokens or tokens) and keys <= (self.most_keys or keys)
+        return few and tokens >= self.least_tokens and head_dim >= self.least_dim
+
+
+@dataclass(frozen=True)
+class Older:
+    """A program for an older architecture, and which calls a library leaves to it; none of them is in fp8.
+
+    In a kernel's file a table: ``arch`` names the variant whose program it is, ``calls`` are tables of ``OlderCalls``, and the
+    rest is what differs of that program on this architecture.
+    """
+
+    calls: tuple[OlderCalls, ...]
+    profile: KernelProfile
 
 
 @dataclass(frozen=True)
@@ -82,6 +114,7 @@ class KernelProfile:
             0 until then).
         interval: half width of the 80% interval of log(time), a prior until calibrated.
         decoding: what runs decoding where that is another program of the same name; in a file a table of what differs.
+        older: the program of an older architecture that runs some calls; not in files of the user's own.
     """
 
     key: str
@@ -123,6 +156,7 @@ class KernelProfile:
     key_s: float = 0.0
     sequence_s: float = 0.0
     decoding: KernelProfile | None = None
+    older: Older | None = None
 
     def __hash__(self) -> int:
         return hash((self.key, self.archs, self.engines, self.kv_dtypes))  # as a cache key; the rest follows from these
@@ -130,6 +164,20 @@ class KernelProfile:
     def of_phase(self, decodes: Any) -> KernelProfile:
         """The program that runs calls which decode, or those which do not."""
         return self.decoding if decodes and self.decoding is not None else self
+
+    def program_of(self, w: Workload) -> KernelProfile:
+        """The program that runs a call."""
+        if self.runs_older(w):
+            assert self.older is not None
+            return self.older.profile
+        return self.of_phase(self.decodes(w.tokens, w.cached))
+
+    def runs_older(self, w: Workload) -> bool:
+        """Whether the program of an older architecture runs a call."""
+        if self.older is None or DTYPE_BYTES[w.dtype] < 2:
+            return False
+        sizes = (w.tokens, w.kv_tokens, max(w.head_dim, w.dim_v))
+        return any(calls.hold(*sizes) for calls in self.older.calls)
 
     @property
     def operations(self) -> TileOperations:
@@ -255,8 +303,33 @@ def shipped_profile(key: str, gpu: GPU, engine: str = "", kv_dtype: str = "") ->
     Variants without engines, or dtypes of the cache, are for all that have none of their own, and for the kernel alone.
     """
     document = dict(_document(key))
-    variant = fitting_variant(document.pop("variant"), gpu.arch, engine, kv_dtype)
-    return None if variant is None else layered(document, variant)
+    variants = document.pop("variant")
+    variant = fitting_variant(variants, gpu.arch, engine, kv_dtype)
+    if variant is None:
+        return None
+    return with_older(layered(document, variant), document, variants, engine, kv_dtype)
+
+
+def with_older(
+    table: dict[str, Any],
+    document: Mapping[str, Any],
+    variants: Sequence[Mapping[str, Any]],
+    engine: str,
+    kv_dtype: str,
+) -> dict[str, Any]:
+    """A variant's table with that of the older architecture's program, where it names one.
+
+    Raises:
+        InputError: there is no variant of that architecture.
+    """
+    if "older" not in table:
+        return table
+    differs = dict(table["older"])
+    calls, arch = differs.pop("calls"), differs.pop("arch")
+    below = fitting_variant(variants, arch, engine, kv_dtype)
+    if below is None:
+        raise InputError(f"older names the program of {arch!r}: expected a variant for it")
+    return {**table, "older": {"calls": calls, "table": layered(layered(document, below), differs)}}
 
 
 def fitting_variant(
@@ -293,12 +366,15 @@ def build_profile(key: str, table: Mapping[str, Any]) -> KernelProfile:
     where = f"profiles/{key}.toml"
     differs = table.pop("decoding", None)
     decoding = None if differs is None else build_profile(key, layered(table, differs))
+    older = table.pop("older", None)
+    if older is not None:
+        older = Older(tuple(OlderCalls(**calls) for calls in older["calls"]), build_profile(key, older["table"]))
     groups = {name: _group(cls, table.pop(name), f"{where}: {name}") for name, cls in GROUPS.items() if name in table}
     tiles, decode_tiles = (tuple(read_tile(c) for c in table.pop(name, ())) for name in ("tiles", "decode_tiles"))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
     _known(KernelProfile, table, where)
     values = {**table, **lists, **groups}
-    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, decoding=decoding, **values)
+    return KernelProfile(key=key, tiles=tiles, decode_tiles=decode_tiles, decoding=decoding, older=older, **values)
 
 
 def _group(cls: type, table: Mapping[str, Any], where: str) -> Any:

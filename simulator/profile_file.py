@@ -23,11 +23,13 @@ from .profile import (
     GROUPS,
     MAX_TILE_TOKENS,
     KernelProfile,
+    OlderCalls,
     build_profile,
     fitting_variant,
     layered,
     profile_names,
     shipped_profile,
+    with_older,
 )
 from .profile_groups import Fused
 from .tile_table import TileChoice
@@ -128,15 +130,21 @@ def file_stamp(text: str) -> str:
 def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: str, kv_dtype: str) -> KernelProfile:
     # The two stamps are in the cache's key so that an edited file is read again.
     where = f"kernel file {text!r}"
-    document = dict(read_toml(path))
+    document = {"title": path.stem, **read_toml(path)}
     base, variants = document.pop("base", None), _variants(document.pop("variant", []), where)
     for table in (document, *variants):
         check_fields(table, where)
+        if base is not None and "older" in table:
+            raise InputError(f"{where} has a base and older: expected all variants of a kernel with older in its file")
     if "archs" in document:
         raise InputError(f"{where} has archs outside of a variant: expected them under [[variant]]")
     if "source" not in document:
         raise InputError(f'{where} has no source: expected where its figures are from, e.g. source = "ncu, 2026-03-01"')
     own = layered(document, fitting_variant(variants, gpu.arch, engine, kv_dtype) or {})
+    try:
+        own = with_older(own, document, variants, engine, kv_dtype)
+    except InputError as problem:
+        raise InputError(f"{where}: {problem}") from problem
     if "overlap" in own and "overlap_source" not in own:
         raise InputError(f"{where} has overlap = {own['overlap']!r} without overlap_source: expected where it is from")
     if base is None and not variants:
@@ -145,7 +153,14 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
     if "archs" not in own and (variants or below is None):
         runs = ", ".join(sorted({arch for table in variants for arch in table["archs"]})) or f"those of {base!r}"
         raise InputError(f"{where} does not run on {gpu.key} ({gpu.arch}): its architectures are {runs}")
-    table = layered(below or {}, {"title": path.stem, **own})
+    table = layered(below or {}, own)
+    for stated in (table, table["older"]["table"]) if "older" in table else (table,):
+        _check_complete(stated, where)
+    return build_profile(text, table)
+
+
+def _check_complete(table: Mapping[str, Any], where: str) -> None:
+    """Check that all is stated that has no default. Raises InputError where it is not."""
     for name in _required(KernelProfile):
         stated = table.get(name, {}) if name in GROUPS else {}
         missing = (
@@ -153,7 +168,6 @@ def _load(text: str, path: Path, modified_ns: int, size: int, gpu: GPU, engine: 
         )
         if missing or name not in table:
             raise InputError(f'{where} has no {(missing or [name])[0]!r}: expected it stated, or base = "triton"')
-    return build_profile(text, table)
 
 
 def _required(cls: type) -> list[str]:
@@ -204,6 +218,8 @@ def _check_table(cls: type, table: Mapping[str, Any], group: str, where: str) ->
             if not isinstance(value, dict):
                 raise InputError(f"{where}: decoding is {value!r}, expected a table such as [decoding]")
             check_fields(value, f"{where}: decoding")
+        elif name == "older":
+            _check_older(value, f"{where}: older")
         elif own_name == "fused":
             _check_fused(value, f"{where}: {name}")
         elif name in _TILES:
@@ -212,6 +228,20 @@ def _check_table(cls: type, table: Mapping[str, Any], group: str, where: str) ->
             _check_list(name, value, get_args(kinds[own_name])[0], where)
         else:
             _check_value(name, value, kinds[own_name], where)
+
+
+def _check_older(table: object, what: str) -> None:
+    if not isinstance(table, dict) or not isinstance(table.get("calls"), list) or "arch" not in table:
+        raise InputError(f'{what} is {table!r}, expected e.g. {{ arch = "sm_80", calls = [{{ most_tokens = 64 }}] }}')
+    _check_names("archs", [table["arch"]], what)
+    bounds = [item.name for item in fields(OlderCalls)]
+    for calls in table["calls"]:
+        for key, value in calls.items():
+            if key not in bounds:
+                raise unknown(f"entry of calls in {what}", key, bounds)
+            if not _is_whole(value, MAX_COUNT):
+                raise InputError(f"{what}: {key} is {value!r}, expected a whole number from 1 on")
+    check_fields({name: value for name, value in table.items() if name not in ("arch", "calls")}, what)
 
 
 def _known_entries() -> list[str]:
@@ -290,6 +320,10 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(
                 f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
             )
+        if not _is_whole(choice.get("value_columns", 1), MAX_HEAD_DIM):
+            raise InputError(
+                f"{where}: value_columns in {name} is {choice['value_columns']!r}, expected 1 to {MAX_HEAD_DIM}"
+            )
         for key in ("min_keys", "max_key_heads"):
             if not _is_whole(choice.get(key, 1), MAX_COUNT):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 1 to {MAX_COUNT}")
@@ -306,7 +340,7 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
         if "compiled" in choice:
             _check_compiled(choice["compiled"], f"{where}: compiled in {name}")
-        for key in ("windowed", "cuda_cores", "single"):
+        for key in ("windowed", "cuda_cores", "single", "streams_queries"):
             if not isinstance(choice.get(key, True), bool):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
 

@@ -5,17 +5,13 @@ Counted in the machine code of vLLM 0.24.0's FlashAttention-3 (see tests/simulat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..hwmodels import GPU
 from . import memory
 from .instructions import PROMOTION_FP32
+from .tile_shape import TileShape
 from .tiles import Floats
-
-if TYPE_CHECKING:
-    from .pipes import TileShape
 
 WARPGROUP_ROWS = 64  # of a tile: an instruction's
 WARPGROUP_THREADS = 128

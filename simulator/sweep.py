@@ -179,7 +179,7 @@ def _call(
         group.conditions.engine, workload.kv_dtype or workload.dtype,
         history_parts(workload.batch, workload.kv_heads, workload.kv_tokens), pattern.tile_axes, workload.dim_v,
     )  # fmt: skip
-    profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
+    profile = profile.program_of(workload)
     tiles = resolve_tiles(profile, pattern, workload, None, None)
     work = kernel_work(profile, pattern, workload, tiles)
     return profile, single_call(group.gpu, profile, workload, pattern, tiles, work, group.conditions), work, tiles
@@ -194,7 +194,8 @@ def _baselines(gpu: GPU, workloads: tuple[Workload, ...], conditions: Conditions
     for index, w in enumerate(workloads):
         found.append(InputError())
         try:
-            profile = baseline_profile(gpu, w.dtype, w.head_dim, conditions.engine, w.dim_v)
+            best = baseline_profile(gpu, w.dtype, w.head_dim, conditions.engine, w.dim_v)
+            profile = best.program_of(w)
             tiles = resolve_tiles(profile, pattern, w, None, None)
         except InputError as problem:
             found[-1] = problem

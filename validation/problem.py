@@ -123,7 +123,7 @@ def _call(run: MeasuredRun) -> tuple[GPU, KernelProfile, Calls, int]:
         run.kernel, gpu, pattern.family, workload.dtype, workload.head_dim, engine=engine, kv_dtype=kv_dtype,
         value_dim=workload.dim_v,
     )  # fmt: skip
-    profile = profile.of_phase(profile.decodes(workload.tokens, workload.cached))
+    profile = profile.program_of(workload)
     pattern.check(workload)
     tiles = resolve_tiles(profile, pattern, workload, run.q_tile or None, run.kv_tile or None)
     work = kernel_work(profile, pattern, workload, tiles)

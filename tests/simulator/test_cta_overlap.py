@@ -10,8 +10,9 @@ import pytest
 from attncast import Conditions, Workload, predict
 from attncast.hwmodels import load_gpu
 from attncast.simulator import passes, pipes
-from attncast.simulator.pipes import PIPES, TileShape, resident_ctas, tile_cycles
+from attncast.simulator.pipes import PIPES, resident_ctas, tile_cycles
 from attncast.simulator.profile import load_profile
+from attncast.simulator.tile_shape import TileShape
 from attncast.simulator.tiles import Floats
 
 A100 = load_gpu("a100")

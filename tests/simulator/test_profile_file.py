@@ -46,8 +46,59 @@ def test_the_shipped_profiles_pass_the_check_and_load_as_files_of_their_own(name
     for gpu in map(load_gpu, ("a100", "h100", "b200", "rtx5090")):
         if any(gpu.arch in variant["archs"] for variant in variants):
             shipped, own = load_profile(name, gpu), load_profile(str(path), gpu)
-            decoding = own.decoding and dataclasses.replace(own.decoding, key=name)
-            assert dataclasses.replace(own, key=name, decoding=decoding) == shipped
+            assert _renamed(own, name) == shipped
+
+
+def _renamed(profile, name):
+    """The profile with another key, and its programs for decoding and of an older architecture."""
+    decoding = profile.decoding and dataclasses.replace(profile.decoding, key=name)
+    older = profile.older and dataclasses.replace(profile.older, profile=_renamed(profile.older.profile, name))
+    return dataclasses.replace(profile, key=name, decoding=decoding, older=older)
+
+
+OLDER = """
+title = "mine"
+source = "s"
+dtypes = ["fp16"]
+patterns = ["band"]
+interval = 0.3
+overlap = 0.5
+overlap_source = "s"
+products.operand_rows = 64
+[[variant]]
+archs = ["sm_80"]
+tiles = [{ max_head_dim = 128, q = [64], kv = [64] }]
+[[variant]]
+archs = ["sm_90"]
+older.arch = "sm_80"
+older.calls = [{ most_tokens = 64 }]
+older.overlap = 0.9
+tiles = [{ max_head_dim = 128, q = [128], kv = [128] }]
+"""
+
+
+def test_a_file_may_leave_calls_to_its_older_program(write):
+    profile = load_profile(write(OLDER), H100)
+    older = profile.program_of(Workload(64, 8, 128, dtype="fp16"))
+    assert (older.archs, older.overlap, older.tiles[0].q) == (("sm_80",), 0.9, (64,))
+    assert profile.program_of(Workload(65, 8, 128, dtype="fp16")) is profile
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('older.arch = "sm_80"', 'older.arch = "sm_75"', "older names the program of 'sm_75': expected a variant"),
+        ('older.arch = "sm_80"', "", "older is"),
+        ("most_tokens = 64", "most_token = 64", "did you mean 'most_tokens'"),
+        ("most_tokens = 64", "most_tokens = 0", "most_tokens is 0, expected a whole number from 1 on"),
+        ("older.overlap = 0.9", "older.overlaps = 0.9", "unknown entry 'overlaps'"),
+        ('title = "mine"', 'base = "fa2"', "has a base and older"),
+        ("tiles = [{ max_head_dim = 128, q = [64], kv = [64] }]", "", "has no 'tiles'"),
+    ],
+)
+def test_a_wrong_older_program_is_told(write, old, new, message):
+    with pytest.raises(InputError, match=message):
+        load_profile(write(OLDER.replace(old, new)), H100)
 
 
 def test_only_what_is_stated_differs(write):
