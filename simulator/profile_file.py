@@ -47,6 +47,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "products.mma_rows": (1, 1024),
     "masking.alu_per_axis": (0.0, 64.0),
     "masking.alu_select": (0.0, 64.0),
+    "masking.alu_by_axes": (0.0, 64.0),
     "masking.fp8_window_axes": (0.0, 16.0),
     "masking.window_axes": (0.0, 16.0),
     "products.wait_cycles": (0.0, 10_000.0),
@@ -246,8 +247,12 @@ def _choices(name: str, kind: Any) -> Iterable[str] | None:
 def _check_list(name: str, value: object, kind: type, where: str) -> None:
     if kind is str:
         _check_names(name, value, where)
+    elif kind is float and isinstance(value, list):
+        for item in value:
+            _check_value(name, item, kind, where)
     elif not isinstance(value, list) or not all(_is_whole(item, MAX_COUNT) for item in value):
-        raise InputError(f"{where}: {name} is {value!r}, expected a list of whole numbers from 1 on")
+        wanted = "numbers" if kind is float else "whole numbers from 1 on"
+        raise InputError(f"{where}: {name} is {value!r}, expected a list of {wanted}")
 
 
 def _check_names(name: str, value: object, where: str) -> None:

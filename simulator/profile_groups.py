@@ -61,7 +61,8 @@ class Masking:
     Attributes:
         tiles: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         first: each Q tile's first KV tile is masked whether its pattern and length ask for it or not.
-        alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations).
+        alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations). alu_by_axes: the same in all, for
+            one axis and each further one, where they were counted one by one (empty: not so).
         waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
@@ -76,6 +77,7 @@ class Masking:
     first: bool = False
     alu_per_axis: float = MASK_ALU_PER_AXIS
     alu_select: float = MASK_ALU_SELECT
+    alu_by_axes: tuple[float, ...] = ()
     waits: bool = False
     window_axes: float = 0.0
     fp8_window_axes: float = 0.0
