@@ -151,6 +151,7 @@ def single_call(
         **_compiled(choice),
         "run_dim": w.head_dim if profile.padded in ("none", "values") else _padded(profile, w.head_dim, w),
         "run_dim_v": w.dim_v if profile.padded == "none" else _padded(profile, w.dim_v, w),
+        "starts": work.starts,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(

@@ -31,6 +31,8 @@ class Products:
         exposed_ends: a CTA's first product waits until its queries and first keys have come, with nothing else to work on: they
             are asked for when it begins, or when its shared memory is free of the tile before. Its output passes through
             shared memory before it is stored, but parts of it, in fp32, come from the registers and are staged for nothing.
+        tile_ctas: each Q tile is a CTA of its own that fills its SM, so that its first loads begin when the one before it has
+            ended; elsewhere another CTA, or the same one, asks for them before.
         fills: the softmax of a CTA's first KV tile and the product of the last one's values have no other tile's work beside
             them.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
@@ -48,6 +50,7 @@ class Products:
     output_in_registers: Literal["always", "kv_tile"] = "always"
     wait_cycles: float = 0.0
     exposed_ends: bool = False
+    tile_ctas: bool = False
     fills: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
