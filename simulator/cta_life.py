@@ -81,7 +81,7 @@ def burst_cycles(
         distinct = starts * begun / between(sharing, 1.0, np.maximum(begun, 1.0))
     else:  # all heads' longest Q tiles, then the next ones
         distinct = np.minimum(wave, heads) / sharing * between(wave / heads, 1.0, starts)
-    asked = (wave * queries + np.clip(distinct, 1.0, wave) * keys) * traffic.cold
+    asked = (wave * queries + between(distinct, 1.0, wave) * keys) * traffic.cold
     burst: Floats = np.maximum(memory.dram_seconds(gpu, asked) * clock_hz - memory.l2_cycles(gpu, queries + keys), 0.0)
     return burst
 

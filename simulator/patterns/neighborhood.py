@@ -104,7 +104,7 @@ def _starts(length: int, window: int, stride: int, causal: bool, tile_q: int, ti
     for begin in range(0, q_tiles, CHUNK):
         q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
         tiles = window_start(q0, length, window, stride, causal) // tile_kv  # never falls
-        found += int(np.count_nonzero(np.diff(tiles, prepend=last)))
+        found += int(np.count_nonzero(tiles[1:] != tiles[:-1])) + int(tiles[0] != last)
         last = int(tiles[-1])
     return found
 
