@@ -111,6 +111,7 @@ def sweep(calls: int = 100_000) -> None:
             **{name: full_like(0) for name in COMPILED},
             run_dim=full_like(128),
             run_dim_v=full_like(128),
+            starts=full_like(1),
             visited=visited,
             full=full,
             tested=np.zeros_like(full),

@@ -18,6 +18,7 @@ from .patterns import Neighborhood, Pattern
 from .profile import KernelProfile, load_profile
 from .workload import Grid, Workload, grid_text
 
+SAME = 1.005  # times that differ by less are the same: the finer stride is preferred
 WORTH_SAYING = 0.97  # of the present time: a smaller gain is within what the model cannot tell apart
 MAX_CANDIDATES = 600
 
@@ -72,7 +73,7 @@ def advice(
         found = alternatives(gpu, profile, workload, pattern, (estimate.q_tile, estimate.kv_tile), conditions)
         same_pattern = [choice for choice in found if choice.pattern == pattern]
         for choices in (same_pattern, found):
-            best = min(choices, key=lambda choice: choice.time_s, default=None)
+            best = _finest(choices)
             if best is not None and best.time_s < WORTH_SAYING * estimate.time_s:
                 return _sentence(estimate, pattern, best)
     permute = estimate.parts_s["permute"]
@@ -90,6 +91,13 @@ def advice(
         if isinstance(pattern, Neighborhood)
         else "smaller tiles would leave fewer pairs to mask",
     )
+
+
+def _finest(choices: list[Alternative]) -> Alternative | None:
+    """Of those that take as little time as any, the one of the finest stride; None of none."""
+    fastest_s = min((choice.time_s for choice in choices), default=0.0)
+    same = [choice for choice in choices if choice.time_s <= SAME * fastest_s]
+    return min(same, key=lambda choice: (math.prod(choice.pattern.stride), choice.time_s), default=None)
 
 
 def _sentence(estimate: Estimate, pattern: Neighborhood, best: Alternative) -> str:

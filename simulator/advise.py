@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..hwmodels import GPU
+from .advice import SAME
 from .batch import stack
 from .call import masks_all, single_call
 from .conditions import DEFAULT_CONDITIONS, Conditions
@@ -26,7 +27,6 @@ SLACK = 1.10  # windows may keep up to this much more than was asked for
 MAX_WINDOWS = 400
 LEADING = 8  # windows that are searched again with more strides
 MAX_STRIDE_TILES = 8  # longest stride, in Q tiles
-SAME = 1.005  # times that differ by less are the same: the finer stride is preferred
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ def single_call(
         **_compiled(choice),
         "run_dim": run_dim,
         "run_dim_v": min(run_dim_v, value_columns),
+        "starts": work.starts,
     }
     columns = np.array(list(values.values()), dtype=np.float64).reshape(-1, 1)
     return Calls(

@@ -44,6 +44,7 @@ class Calls:
         value_parts: CTAs that compute the same scores, each for its own columns of the output.
         threads, shared_bytes: of a CTA. cycles to ahead, end_cycles, end_work_cycles: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
+        starts: KV tiles that a head's Q tiles begin with (see TileWork).
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
         row: index of the first class of each call.
     """
@@ -102,6 +103,7 @@ class Calls:
     end_work_cycles: Floats
     run_dim: Floats
     run_dim_v: Floats
+    starts: Floats
     visited: Floats
     full: Floats
     tested: Floats

@@ -9,8 +9,9 @@ from ..hwmodels import GPU
 from . import memory
 from .calls import Calls
 from .instructions import ACCUMULATOR_BYTES, RESULT_CYCLES
+from .memory import Traffic
 from .profile import KernelProfile
-from .tiles import Floats
+from .tiles import Floats, between
 
 # A step of vLLM's find_seq_idx: instructions one after the other (SASS for sm_100), and a load that the L1 has.
 SEARCH_INSTRUCTIONS, SEARCH_LOAD_CYCLES = 17.0, 40.0
@@ -40,7 +41,7 @@ def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> F
     output_bytes = np.maximum(c.query_bytes, OUTPUT_BYTES)
     filled, columns = np.minimum(c.tile_q, c.queries * c.packed), c.dim_v / c.value_parts
     if profile.products.exposed_ends:  # nothing is loaded or stored of rows that hold no query
-        first = filled * c.dim * c.query_bytes + np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
+        first = sum(_first_bytes(c))
         stored = filled * columns * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
         staged = c.tile_q * c.run_dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
         return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
@@ -48,6 +49,41 @@ def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> F
         written = filled * columns * output_bytes
         return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
     return memory.l2_cycles(gpu, c.tile_q * columns * output_bytes)
+
+
+def _first_bytes(c: Calls) -> tuple[Floats, Floats]:
+    """Bytes of a CTA's queries, and of the first KV tile's keys."""
+    queries = np.minimum(c.tile_q, c.queries * c.packed) * c.dim * c.query_bytes
+    return queries, np.minimum(c.tile_kv, c.keys) * c.dim * c.kv_bytes
+
+
+def burst_cycles(
+    gpu: GPU, profile: KernelProfile, c: Calls, q_tiles: Floats, splits: Floats, residents: Floats, traffic: Traffic,
+    clock_hz: Floats,
+) -> Floats:  # fmt: skip
+    """Cycles more than ``latency_cycles`` counts until CTAs that begin together have their first operands, shape (calls,).
+
+    Every one of a wave asks for a Q tile of its own and for its first keys. What the L2 does not hold of these comes as fast
+    as DRAM brings it, each KV tile once. So CTAs that all begin with other keys wait longer than those that share them.
+
+    Args:
+        q_tiles: of a head, or of the heads that are packed. splits: parts of their keys, which begin with keys of their own.
+        residents: CTAs that share an SM. traffic: of the call.
+    """
+    if not profile.products.exposed_ends or not np.any(traffic.cold):
+        return np.zeros_like(q_tiles)
+    queries, keys = _first_bytes(c)
+    sharing = np.ceil(c.heads / c.kv_heads / c.packed)
+    heads, starts = c.batch * c.kv_heads * sharing, c.starts * splits
+    wave = np.minimum(q_tiles * splits * heads, gpu.sms * residents)
+    if profile.order == "launch":  # a head's Q tiles, then the next head's
+        begun = wave / (q_tiles * splits)
+        distinct = starts * begun / between(sharing, 1.0, np.maximum(begun, 1.0))
+    else:  # all heads' longest Q tiles, then the next ones
+        distinct = np.minimum(wave, heads) / sharing * between(wave / heads, 1.0, starts)
+    asked = (wave * queries + between(distinct, 1.0, wave) * keys) * traffic.cold
+    burst: Floats = np.maximum(memory.dram_seconds(gpu, asked) * clock_hz - memory.l2_cycles(gpu, queries + keys), 0.0)
+    return burst
 
 
 def _rotation_trips(profile: KernelProfile, c: Calls) -> Floats | float:

@@ -13,7 +13,7 @@ import numpy as np
 from ..hwmodels import GPU
 from . import clock, memory, pipes, schedule, sections, steps, waiting
 from .calls import Calls, Costs
-from .cta_life import latency_cycles
+from .cta_life import burst_cycles, latency_cycles
 from .operands import loading, sweeps_of, traffic_of
 from .parts import idle_seconds, most_parts, parts_of, share_of, spare_seconds, unequal_parts
 from .passes import partial_bytes, passes
@@ -142,6 +142,12 @@ def forecast(
         waits = loads * steps.load_seconds(gpu, c) * highest_hz
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
+    # What is asked for, and how long CTAs that ask all at once wait for what the L2 does not hold.
+    moved = traffic_of(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
+    burst = burst_cycles(gpu, profile, c, q_tiles, splits, in_flight, moved, highest_hz)
+    each_wave = np.zeros_like(burst)
+    if profile.products.tile_ctas:
+        each_wave = burst * schedule.keeping_step(work, c.count, c.row)
     alone = flat(latency + waits)
     heads = head_groups * splits
     times = np.ones_like(heads) if profile.order == "by-tile" else heads
@@ -161,7 +167,9 @@ def forecast(
         cycles = waiting.span_cycles(works, chains, latency, two, True)
     else:
         fills_gaps = profile.chain != "none" or profile.merging.by == "last"
-        cycles = waiting.span_cycles(work, chain + alone, latency, grid, fills_gaps)
+        waited = latency + each_wave
+        cycles = waiting.span_cycles(work, chain + flat(waited + waits), waited, grid, fills_gaps)
+    cycles = cycles + (burst - each_wave)  # elsewhere only the first ones begin together
     chain = chain + alone
     beside = between(ctas * splits / gpu.sms, 1.0, in_flight)
     steady = np.add.reduceat(work * c.count, c.row) * head_groups * splits / gpu.sms
@@ -174,8 +182,7 @@ def forecast(
     clock_hz = clock.held_hz(gpu, highest_hz, cycles, products, c.free_s, calls_before=c.calls_before)
     compute_s, steady_s = cycles / clock_hz, steady / clock_hz
 
-    # Step 6: traffic and its floors.
-    moved = traffic_of(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
+    # Step 6: the floors of traffic.
     dram_s = memory.dram_seconds(gpu, moved.dram_bytes)
     l2_s = memory.l2_seconds(gpu, moved.issued_bytes, clock_hz)
     fill_s = gpu.dram_latency_s

@@ -24,12 +24,14 @@ class Traffic:
         issued_bytes: what CTAs ask of the L2.
         dram_bytes: what reaches DRAM.
         spilt_bytes: results of split keys among them, which the merge reads again.
+        cold: share of the bytes that the L2 does not hold from the call before.
     """
 
     unique_bytes: Floats
     issued_bytes: Floats
     dram_bytes: Floats
     spilt_bytes: Floats | float = 0.0
+    cold: Floats | float = 0.0
 
 
 THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
@@ -73,7 +75,7 @@ def traffic(
     left = 1.0 - resident_share(gpu, unique + partial_bytes, warm)
     reached = dram * left if kv_dram_bytes is None else (query_bytes + output_bytes) * left + kv_dram_bytes
     spilt = partial_bytes * (1.0 - held)
-    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes + partial_bytes, reached + spilt, spilt)
+    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes + partial_bytes, reached + spilt, spilt, left)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,9 @@ def _tile_cycles(
         l2=l2,
         l2_bytes=moved,
         first_saves=_first_saves(gpu, profile, tile, pipes, l2),
-        first_waits=_first_waits(profile, masked, tile.single) if profile.products.fills else None,
+        first_waits=_first_waits(profile, pipes if profile.masking.waits else masked, tile.single)
+        if profile.products.fills
+        else None,
     )
 
 
@@ -367,7 +369,10 @@ def combine(profile: KernelProfile, pipes: dict[str, Floats], single: Floats | f
 
 def mask_alu_cycles(gpu: GPU, profile: KernelProfile, tile: TileShape) -> Floats:
     """Cycles on the compare pipe to mask a tile element by element."""
+    counted = profile.masking.alu_by_axes
     per_score = profile.masking.alu_per_axis * tile.axes + profile.masking.alu_select
+    if counted:
+        per_score = np.interp(tile.axes, np.arange(1.0, len(counted) + 1.0), counted)
     if profile.masking.coordinates == "divided":
         per_score = per_score + _division_alu(tile.axes)
     return tile.rows * tile.keys * per_score / gpu.alu_per_clock_per_sm

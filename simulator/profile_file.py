@@ -49,6 +49,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "products.mma_rows": (1, 1024),
     "masking.alu_per_axis": (0.0, 64.0),
     "masking.alu_select": (0.0, 64.0),
+    "masking.alu_by_axes": (0.0, 64.0),
     "masking.fp8_window_axes": (0.0, 16.0),
     "masking.window_axes": (0.0, 16.0),
     "products.wait_cycles": (0.0, 10_000.0),
@@ -285,8 +286,12 @@ def _check_list(name: str, value: object, kind: type, where: str) -> None:
         pairs = value if isinstance(value, list) else [None]
         if not all(isinstance(p, list) and len(p) == 2 and all(_is_whole(n, MAX_COUNT) for n in p) for p in pairs):
             raise InputError(f"{where}: {name} is {value!r}, expected a list of pairs such as [[192, 128]]")
+    elif kind is float and isinstance(value, list):
+        for item in value:
+            _check_value(name, item, kind, where)
     elif not isinstance(value, list) or not all(_is_whole(item, MAX_COUNT) for item in value):
-        raise InputError(f"{where}: {name} is {value!r}, expected a list of whole numbers from 1 on")
+        wanted = "numbers" if kind is float else "whole numbers from 1 on"
+        raise InputError(f"{where}: {name} is {value!r}, expected a list of {wanted}")
 
 
 def _check_names(name: str, value: object, where: str) -> None:

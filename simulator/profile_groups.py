@@ -29,6 +29,8 @@ class Products:
         exposed_ends: a CTA's first product waits until its queries and first keys have come, with nothing else to work on: they
             are asked for when it begins, or when its shared memory is free of the tile before. Its output passes through
             shared memory before it is stored, but parts of it, in fp32, come from the registers and are staged for nothing.
+        tile_ctas: each Q tile is a CTA of its own that fills its SM, so that its first loads begin when the one before it has
+            ended; elsewhere another CTA, or the same one, asks for them before.
         fills: the softmax of a CTA's first KV tile and the product of the last one's values have no other tile's work beside
             them.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
@@ -46,6 +48,7 @@ class Products:
     output_in_registers: Literal["always", "kv_tile"] = "always"
     wait_cycles: float = 0.0
     exposed_ends: bool = False
+    tile_ctas: bool = False
     fills: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
@@ -59,7 +62,8 @@ class Masking:
     Attributes:
         tiles: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
         first: each Q tile's first KV tile is masked whether its pattern and length ask for it or not.
-        alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations).
+        alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations). alu_by_axes: the same in all, for
+            one axis and each further one, where they were counted one by one (empty: not so).
         waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
         window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
             score of one in fp8 takes as long as (measured, where it is).
@@ -74,6 +78,7 @@ class Masking:
     first: bool = False
     alu_per_axis: float = MASK_ALU_PER_AXIS
     alu_select: float = MASK_ALU_SELECT
+    alu_by_axes: tuple[float, ...] = ()
     waits: bool = False
     window_axes: float = 0.0
     fp8_window_axes: float = 0.0

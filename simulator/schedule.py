@@ -98,6 +98,15 @@ def makespan(
     return np.where(longest_first, packed, unordered)
 
 
+def keeping_step(cost: Floats, count: Floats, row: Ints) -> Floats:
+    """How much CTAs keep step, wave for wave: 1 where all of a call are alike, 0 from where the longest is ``EVEN`` above their
+    mean. Arguments as in ``makespan``."""
+    longest = np.maximum.reduceat(cost, row)
+    mean = np.add.reduceat(cost * count, row) / np.maximum(np.add.reduceat(count, row), 1e-300)
+    alike: Floats = 1.0 - np.minimum((longest - mean) / np.maximum(longest, 1e-300) / EVEN, 1.0)
+    return alike
+
+
 MOST_DEALT = 1 << 16  # CTAs of a head that are dealt one by one
 
 

@@ -58,6 +58,8 @@ class TileWork:
         dense_pairs: query-key pairs of a dense call.
         tested: KV tiles of each class that are looked at and left, outside of a window that the kernel finds tile by tile;
             None where it visits no other tiles than those that count.
+        starts: KV tiles that are the first of some Q tile, each once; 1 where all Q tiles begin with the same one, and where
+            nobody counted.
     """
 
     visited: Floats
@@ -73,6 +75,7 @@ class TileWork:
     pairs: int
     dense_pairs: int
     tested: Floats | None = None
+    starts: int = 1
 
     @property
     def needs_mask(self) -> bool:
@@ -127,9 +130,10 @@ class AxisWork:
     visited_max: int
     visited_min: int
     pairs: int
+    starts: int = 1
 
 
-def axis_work_of(chunks: Iterable[tuple[Ints, Ints, int]], pairs: int) -> AxisWork:
+def axis_work_of(chunks: Iterable[tuple[Ints, Ints, int]], pairs: int, starts: int = 1) -> AxisWork:
     """Collect the Q tiles of an axis, chunk by chunk: visited and full tiles of each, and how often the chunk occurs."""
     columns: Columns | None = None
     q_tiles = visited_total = full_total = visited_max = 0
@@ -148,7 +152,7 @@ def axis_work_of(chunks: Iterable[tuple[Ints, Ints, int]], pairs: int) -> AxisWo
     assert visited_min is not None
     if columns[0].size > MAX_CLASSES:
         columns = binned(*columns)
-    return AxisWork(*columns, q_tiles, visited_total, full_total, visited_max, visited_min, pairs)
+    return AxisWork(*columns, q_tiles, visited_total, full_total, visited_max, visited_min, pairs, starts)
 
 
 def classes(visited: Ints, full: Ints) -> tuple[Ints, Ints, Ints]:
@@ -195,7 +199,7 @@ def product(axes: list[AxisWork], dense_q_tiles: int, dense_kv_tiles: int, dense
     visited, full, count = columns if len(axes) == 1 else binned(*columns)
     return TileWork(
         visited[::-1], full[::-1], count[::-1], q_tiles, visited_total, full_total, visited_max, visited_min,
-        dense_q_tiles, dense_kv_tiles, pairs, dense_pairs,
+        dense_q_tiles, dense_kv_tiles, pairs, dense_pairs, starts=math.prod(axis.starts for axis in axes),
     )  # fmt: skip
 
 

@@ -133,7 +133,25 @@ def band_work(
         visited, count = np.array([float(each)]), np.array([float(q_tiles)])
         return AxisWork(visited, visited, count, q_tiles, q_tiles * each, q_tiles * each, each, each, pairs)
     chunks = _band_chunks(queries, keys, left, right, tile_q, tile_kv, tiling, packed)
-    return axis_work_of(((*chunk, 1) for chunk in chunks), pairs)
+    sizes = np.array([queries, keys, left, tile_q, tile_kv, packed], dtype=np.int64)
+    starts = int(band_starts(*sizes[:, None])[0])
+    return axis_work_of(((*chunk, 1) for chunk in chunks), pairs, starts)
+
+
+def band_starts(queries: Ints, keys: Ints, left: Ints, tile_q: Ints, tile_kv: Ints, packed: Ints | int = 1) -> Ints:
+    """KV tiles, aligned to key 0, that hold the first key of some Q tile, each once; all arguments broadcast.
+
+    First keys rise by as many tokens as a Q tile has, from where the window leaves key 0: steps that are no longer than a KV
+    tile leave none out, longer ones meet none twice.
+    """
+    q_tiles = -(-queries * packed // tile_q)
+    shift = keys - queries - left
+    last = between((q_tiles - 1) * tile_q // packed + shift, 0, keys) // tile_kv
+    first = between(shift, 0, keys) // tile_kv
+    # Q tiles of which the first key lies in the first KV tile
+    same = between((packed * ((first + 1) * tile_kv - shift) - 1) // tile_q + 1, 1, q_tiles)
+    found: Ints = np.where(tile_q <= tile_kv * packed, last - first + 1, q_tiles - same + 1)
+    return found
 
 
 def _band_chunks(

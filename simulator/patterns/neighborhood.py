@@ -94,7 +94,19 @@ def axis_work(
         for n, size in groups
         for visited, full in _group_chunks(size, window, stride, causal, tile_q, tile_kv, tiling)
     )
-    return axis_work_of(chunks, sum(n * _pairs(size, window, stride, causal) for n, size in groups))
+    starts = sum(n * _starts(size, window, stride, causal, tile_q, tile_kv) for n, size in groups)
+    return axis_work_of(chunks, sum(n * _pairs(size, window, stride, causal) for n, size in groups), starts)
+
+
+def _starts(length: int, window: int, stride: int, causal: bool, tile_q: int, tile_kv: int) -> int:
+    """KV tiles, aligned to key 0, in which the Q tiles of one dilation group begin, each once."""
+    q_tiles, found, last = -(-length // tile_q), 0, -1
+    for begin in range(0, q_tiles, CHUNK):
+        q0 = np.arange(begin, min(begin + CHUNK, q_tiles)) * tile_q
+        tiles = window_start(q0, length, window, stride, causal) // tile_kv  # never falls
+        found += int(np.count_nonzero(tiles[1:] != tiles[:-1])) + int(tiles[0] != last)
+        last = int(tiles[-1])
+    return found
 
 
 @dataclass(frozen=True)

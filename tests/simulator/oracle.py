@@ -69,3 +69,10 @@ def count_tiles(mask, q_index, kv_index):
     np.add.at(kept, (q_index[:, None], kv_index[None, :]), mask)
     np.add.at(size, (q_index[:, None], kv_index[None, :]), 1)
     return (kept > 0).sum(1), (kept == size).sum(1)
+
+
+def first_tiles(mask, q_index, kv_index):
+    """Live KV tiles that are the first one of some Q tile."""
+    live = np.zeros((q_index.max() + 1, kv_index.max() + 1), dtype=bool)
+    np.logical_or.at(live, (q_index[:, None], kv_index[None, :]), mask)
+    return set(live[live.any(axis=1)].argmax(axis=1).tolist())

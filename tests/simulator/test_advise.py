@@ -20,7 +20,8 @@ def test_hunyuan_on_h100_needs_no_coarse_stride():
     assert (found.best.visited, found.best.masked) == (81, False)
     coarse = predict(HUNYUAN, "na window=18x24x24 stride=16x8x8", "h100", "natten", q_tile="2x8x8", kv_tile="2x8x8")
     assert coarse.work.visited_max == 81
-    assert found.best.time_s == pytest.approx(coarse.time_s)
+    # The same tiles; but more Q tiles begin with keys of their own, for which the first CTAs of a wave wait.
+    assert coarse.time_s < found.best.time_s < 1.002 * coarse.time_s
     says = " / ".join(sentence for _, sentence in found.alternatives)
     assert "visits the same 81 tiles as 2x8x8 and gains nothing" in says
     assert "a true sliding window" in says

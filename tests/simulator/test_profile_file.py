@@ -196,6 +196,8 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
         ('source = "x"', r"neither a base nor a \[\[variant\]\]"),
         ('source = "x"\n[[variant]]\narchs = ["sm_90"]', "has no 'dtypes': expected it stated, or base"),
         (OWN + "masking = 1", r"masking is 1, expected a table such as \[masking\]"),
+        (OWN + "masking.alu_by_axes = [5.0, 99.0]", "masking.alu_by_axes is 99.0, expected a number from 0 to 64"),
+        (OWN + "masking.alu_by_axes = 5.0", "masking.alu_by_axes is 5.0, expected a list of numbers"),
         (OWN + "masking.wait = true", "unknown entry 'masking.wait'; did you mean 'masking.waits'?"),
         (OWN + "operand_rows = 64", "unknown entry 'operand_rows'; did you mean 'products.operand_rows'?"),
         (OWN + "products.mma_fraction = 2", "products.mma_fraction is 2, expected a number from 0.01 to 1"),

@@ -44,10 +44,10 @@ def test_neighborhood_counts_equal_brute_force(case):
     workload = Workload(grid, 1, 64)
     pattern.check(workload)
     mask = oracle.neighborhood_mask(grid, pattern.window, pattern.stride, pattern.dilation, pattern.causal)
-    visited, full = oracle.count_tiles(
-        mask, oracle.grid_tiles(grid, q_tile, pattern.dilation), oracle.grid_tiles(grid, kv_tile, pattern.dilation)
-    )
+    tiles = [oracle.grid_tiles(grid, tile, pattern.dilation) for tile in (q_tile, kv_tile)]
+    visited, full = oracle.count_tiles(mask, *tiles)
     work = pattern.tile_work(workload, q_tile, kv_tile)
+    assert work.starts == len(oracle.first_tiles(mask, *tiles))
     assert (work.q_tiles, work.visited_total, work.full_total) == (visited.size, visited.sum(), full.sum())
     assert (work.visited_max, work.visited_min) == (visited.max(), visited.min())
     assert work.pairs == mask.sum()
@@ -71,11 +71,14 @@ def test_neighborhood_counts_equal_brute_force(case):
 def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_kv, packed):
     mask = oracle.band_mask(queries, keys, left, right)
     rows = np.repeat(mask, packed, axis=0)  # the heads of a token lie beside each other
-    visited, full = oracle.count_tiles(rows, np.arange(queries * packed) // tile_q, np.arange(keys) // tile_kv)
+    tiles = np.arange(queries * packed) // tile_q, np.arange(keys) // tile_kv
+    visited, full = oracle.count_tiles(rows, *tiles)
     workload = Workload((queries,), 1, 64, kv_grid=(keys,))
     work = Band(left, right).tile_work(workload, (tile_q,), (tile_kv,), packed=packed)
     assert (work.visited_total, work.full_total) == (visited.sum(), full.sum())
     assert (work.visited_max, work.visited_min, work.q_tiles) == (visited.max(), visited.min(), visited.size)
+    if visited.all():
+        assert work.starts == len(oracle.first_tiles(rows, *tiles))
     assert work.pairs == band_pairs(queries, keys, left, right) == mask.sum()
     expected = sorted(zip(visited, full, strict=True))
     got = sorted((v, f) for v, f, n in zip(work.visited, work.full, work.count, strict=True) for _ in range(int(n)))

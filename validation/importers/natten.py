@@ -13,11 +13,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from ...errors import InputError
 from ...hwmodels import GPU
+from ...simulator.workload import DTYPE_BYTES
+from ..measured import MeasuredRun
 from .base import (
     WORKLOAD,
     WORKLOAD_MORE,
@@ -39,6 +42,9 @@ SOURCE: Final = "NATTEN profiler"
 # them without waiting. NATTEN's own are waited for one by one, and the profiler starts after the last of them, on an idle GPU:
 # a rest (natten/profiling_utils/profiling.py, the calls of torch.cuda.synchronize).
 QUEUED: Final = {"cudnn": 10}
+# Tensors of the output's size that go through the L2 just before every call, the profiled one too: queries, keys, values and
+# the output's gradient, and a clone of each (the same file, _profile_na_with_torch and _profile_fmha_with_torch).
+CLONED: Final = 8
 _HEADER: Final = ("Framework", "Kernel category", "Arch", "Operation", "# calls", "Runtime")
 _BORDERS: Final = re.compile("[│┃|]")
 _RUNTIME: Final = re.compile(r"([0-9.]+)\s*(ns|us|µs|μs|ms|s)")
@@ -108,13 +114,19 @@ def read(entry: Entry, given: Given, names: Names) -> list[Measurement]:
             time_s,
             **{"software": given.software or f"NATTEN profiler, {used[direction]}", **_tiles(best, given, direction)},
             direction=direction,
-            warm=True,
+            warm=False,
             method="NATTEN profiler (torch profiler, device time)",
             source=SOURCE,
             calls_before=QUEUED.get(used[direction], 0),
         )
-        found.append(Measurement(run, None, direction))
+        found.append(Measurement(replace(run, warm=_in_l2(run, gpu)), None, direction))
     return found
+
+
+def _in_l2(run: MeasuredRun, gpu: GPU) -> bool:
+    """Whether the L2 holds all that is cloned before a call."""
+    w = run.workload
+    return CLONED * w.batch * w.tokens * w.heads * w.head_dim * DTYPE_BYTES[w.dtype] <= gpu.l2_bytes
 
 
 def _check_arch(arch: str, gpu: GPU, line: int) -> None:

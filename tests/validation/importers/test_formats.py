@@ -176,6 +176,13 @@ def test_natten():
     assert (backward.q_tile, backward.kv_tile) == ("", "")
 
 
+@pytest.mark.parametrize(("heads", "warm"), [(1, True), (24, False)])
+def test_natten_clones_eight_tensors_before_a_call(heads, warm):
+    path, given = case_of("natten.txt")
+    runs = import_runs("natten", path, replace(given, heads=heads)).runs
+    assert {run.warm for run in runs} == {warm}
+
+
 def test_natten_rests_before_its_own_kernels_and_queues_torch_s(tmp_path):
     assert {run.calls_before for run in import_runs("natten", *case_of("natten.txt")).runs} == {0}
     path = tmp_path / "dense.txt"
