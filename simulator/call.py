@@ -149,6 +149,7 @@ def single_call(
         "calls_before": conditions.calls_before,
         "single": choice.single if choice else False,
         "mask_stall": choice.mask_stall if choice and not windowed(profile, pattern, w) else 0.0,
+        "tile_stall": _tile_stall(choice, conditions),
         "tests": tests_tiles(profile, pattern, w),
         "streams_queries": choice.streams_queries if choice else False,
         "value_parts": -(-w.dim_v // value_columns),
@@ -200,6 +201,13 @@ def _residents(gpu: GPU, choice: TileChoice | None) -> int:
     return choice.compiled.residents(gpu)
 
 
+def _tile_stall(choice: TileChoice | None, conditions: Conditions) -> float:
+    """Cycles that every KV tile takes beyond its work, in the build that the call runs."""
+    if choice is None or (choice.quantised_only and not conditions.quantises):
+        return 0.0
+    return choice.tile_stall
+
+
 _OF_CTA = ("shared_bytes", "end_cycles", "end_work_cycles")
 
 
@@ -212,7 +220,7 @@ def _compiled(choice: TileChoice | None) -> dict[str, float]:
 def _window_axes(profile: KernelProfile, pattern: Pattern, w: Workload) -> float:
     """What masking a window costs beyond its own coordinate; nothing where it holds all keys (a causal call then)."""
     cuts = isinstance(pattern, Band) and pattern.left < w.kv_tokens - 1
-    return profile.masking.window_axes + profile.masking.fp8_window_axes * (DTYPE_BYTES[w.dtype] < 2) if cuts else 0.0
+    return profile.masking.window_axes if cuts else 0.0
 
 
 def _kv_bytes(profile: KernelProfile, w: Workload) -> float:

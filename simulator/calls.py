@@ -38,7 +38,8 @@ class Calls:
         warm, graph: 1 for a warm L2, 1 for a launch inside a CUDA graph. locked_hz: the locked SM clock, inf where it is free.
         free_s: seconds of work before the power limit lowers the clock. calls_before: calls like it that used of them already.
         single: 1 where a CTA works on one Q tile alone (see pipes.combine).
-        mask_stall: cycles that a warp stalls for each score that its threads mask (see tile_table).
+        mask_stall: cycles that a warp stalls for each score that its threads mask. tile_stall: those that every KV tile takes
+            beyond its work (see tile_table).
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         streams_queries: 1 where queries come again with each KV tile.
         value_parts: CTAs that compute the same scores, each for its own columns of the output.
@@ -88,6 +89,7 @@ class Calls:
     calls_before: Floats
     single: Floats
     mask_stall: Floats
+    tile_stall: Floats
     tests: Floats
     streams_queries: Floats
     value_parts: Floats

@@ -88,6 +88,7 @@ def forecast(
         moved_dim_v=c.dim_v / c.value_parts,
         shared_bytes=c.shared_bytes,
         streams_queries=c.streams_queries,
+        tile_stall=c.tile_stall,
     )
     partial = partial_bytes(profile, c, splits)
     swept = None

@@ -113,6 +113,7 @@ def _tile_cycles(
     full = combine(profile, pipes, tile.single)
     partial = full + mask if profile.masking.waits else combine(profile, masked, tile.single)
     partial = partial + tile.mask_stall * tile.keys * (WARPGROUP_ROWS / WARPGROUP_THREADS)  # scores of a thread
+    full, partial = full + tile.tile_stall, partial + tile.tile_stall
     floor = np.zeros_like(l2) if profile.splitting.warp_keys else l2  # what is loaded is not always a whole tile there
     return TileCycles(
         full=np.maximum(full, floor),

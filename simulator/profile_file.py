@@ -36,6 +36,7 @@ from .tile_table import TileChoice
 from .workload import DTYPE_BYTES, MAX_AXES, MAX_COUNT, MAX_HEAD_DIM
 
 MAX_HEADS_AT_ONCE = 256
+MAX_STALL_CYCLES = 100_000
 # Least and most of each number, by its group; a value outside is a slip of the pen, not a kernel.
 RANGES: Final[dict[str, tuple[float, float]]] = {
     **{name: (bounds.low, bounds.high) for name, bounds in BOUNDS.items()},
@@ -50,7 +51,6 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "masking.alu_per_axis": (0.0, 64.0),
     "masking.alu_select": (0.0, 64.0),
     "masking.alu_by_axes": (0.0, 64.0),
-    "masking.fp8_window_axes": (0.0, 16.0),
     "masking.window_axes": (0.0, 16.0),
     "products.wait_cycles": (0.0, 10_000.0),
     "row_store_bytes": (0.0, 128.0),
@@ -345,7 +345,10 @@ def _check_tiles(name: str, value: object, where: str) -> None:
             raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
         if "compiled" in choice:
             _check_compiled(choice["compiled"], f"{where}: compiled in {name}")
-        for key in ("windowed", "cuda_cores", "single", "streams_queries"):
+        for key in ("mask_stall", "tile_stall"):
+            if not _is_between(choice.get(key, 0.0), 0.0, MAX_STALL_CYCLES):
+                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 0 to {MAX_STALL_CYCLES:,}")
+        for key in ("windowed", "cuda_cores", "single", "streams_queries", "quantised_only"):
             if not isinstance(choice.get(key, True), bool):
                 raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected true or false")
 
@@ -394,3 +397,8 @@ def _check_shape(shape: object, what: str) -> None:
 
 def _is_whole(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    """Whether it is a number (true and false are none) from ``low`` to ``high``."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

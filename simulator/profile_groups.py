@@ -65,8 +65,7 @@ class Masking:
         alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations). alu_by_axes: the same in all, for
             one axis and each further one, where they were counted one by one (empty: not so).
         waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
-        window_axes: further coordinates that a sliding window's other bound compares. fp8_window_axes: those that masking a
-            score of one in fp8 takes as long as (measured, where it is).
+        window_axes: further coordinates that a sliding window's other bound compares.
         coordinates: "precomputed", or "divided": grid coordinates come from integer divisions for each access and score.
         skips_windows: when tiles outside a window are skipped without a look: "always", or "decode": for at most
             ``DECODE_QUERIES`` tokens, which go over a list of a window's keys from its first on, of as many as it reaches back,
@@ -81,7 +80,6 @@ class Masking:
     alu_by_axes: tuple[float, ...] = ()
     waits: bool = False
     window_axes: float = 0.0
-    fp8_window_axes: float = 0.0
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     skips_windows: Literal["always", "decode"] = "always"
     drops_wide_windows: bool = False

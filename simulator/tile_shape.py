@@ -21,8 +21,9 @@ class TileShape:
     ``moved_dim_v`` those that memory moves (0: the same).
 
     ``threads`` and ``shared_bytes`` of the CTA, ``resident``, the CTAs that share an SM, 1 or more (each 0: not told), and
-    ``mask_stall`` and ``streams_queries`` (see tile_table). Where a CTA waits for loads also, as in Calls: whether it is
-    tested for lying in a window, and what a compiler told; and the latency of the memory that keys and values come from.
+    ``mask_stall``, ``tile_stall`` and ``streams_queries`` (see tile_table). Where a CTA waits for loads also, as in Calls:
+    whether it is tested for lying in a window, and what a compiler told; and the latency of the memory that keys and values
+    come from.
     """
 
     rows: Floats
@@ -49,3 +50,4 @@ class TileShape:
     streams_queries: Floats = field(default_factory=_none)
     moved_dim: Floats = field(default_factory=_none)
     moved_dim_v: Floats = field(default_factory=_none)
+    tile_stall: Floats = field(default_factory=_none)

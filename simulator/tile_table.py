@@ -21,7 +21,9 @@ class TileChoice:
     ``in_flight`` of its CTAs share an SM and hide each other's latencies (0: as the profile says). ``cuda_cores``: its
     products are fused multiply-adds, not MMA. ``single`` where a CTA works on one Q tile alone; otherwise it alternates
     between two, as the kernel's overlap assumes. ``mask_stall``: cycles that a warp of a warpgroup stalls for each score that
-    its threads mask where no window is, beyond the operations: a branch around each. ``value_columns``: columns of the output
+    its threads mask where no window is, beyond the operations: a branch around each. ``tile_stall``: cycles that every KV tile
+    takes beyond its work; where ``quantised_only``, in calls alone that quantise their queries themselves, whose output is then
+    of 16 bits and which run another build. ``value_columns``: columns of the output
     that a CTA makes, where a head has more of them; the CTAs of the others compute the same scores once more (0: all).
     ``streams_queries``: queries come from the L2 again with the keys of each KV tile, as shared memory has no room for them.
 
@@ -44,6 +46,8 @@ class TileChoice:
     mask_stall: float = 0.0
     value_columns: int = 0
     streams_queries: bool = False
+    tile_stall: float = 0.0
+    quantised_only: bool = False
     compiled: Compiled | None = None
 
     def serves(self, head_dim: int, dtype: str, kv_dtype: str, windowed: bool, value_dim: int = 0) -> bool:

@@ -226,6 +226,18 @@ TILE = "{ max_head_dim = 128, q = [128], kv = [64] }"
             OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], windowed = 1 }]",
             "windowed in tiles is 1, expected",
         ),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], tile_stall = -1 }]",
+            "tile_stall in tiles is -1, expected 0 to 100,000",
+        ),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], quantised_only = 1 }]",
+            "quantised_only in tiles is 1, expected",
+        ),
+        (
+            OWN + "tiles = [{ max_head_dim = 64, q = [64], kv = [64], mask_stall = true }]",
+            "mask_stall in tiles is True, expected 0 to 100,000",
+        ),
         (OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], kv_dtypes = ["fp9"] }]', "entry of kv_dtypes"),
         (
             OWN + 'tiles = [{ max_head_dim = 64, q = [64], kv = [64], compiled = { threads = "4 warps" } }]',

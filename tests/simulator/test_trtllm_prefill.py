@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from attncast.hwmodels import load_gpu
@@ -105,3 +106,16 @@ def test_keys_of_a_token_are_appended_without_a_cta_for_each_where_queries_are_r
 def test_empty_rows_of_a_tile_are_not_written():
     few, half, full = (cost(BLACKWELL, tokens=tokens, batch=64).compute_s[0] for tokens in (16, 64, 128))
     assert few < half < full
+
+
+@pytest.mark.parametrize("tokens", [16, 2048])
+def test_two_ctas_share_a_tile_of_head_dim_512_on_blackwell(tokens):
+    """Each has half of the values' columns, and all the rest of it."""
+    profile, calls = arrays(BLACKWELL, tokens=tokens, dim=512)
+    assert (calls.value_parts[0], calls.run_dim[0], calls.run_dim_v[0]) == (2, 512, 256)
+    both = forecast(BLACKWELL, profile, calls)
+    assert both.ctas[0] == 2 * cost(BLACKWELL, tokens=tokens, dim=256).ctas[0]
+    # As a head of its own would take that has values of 256 columns.
+    _, halves = arrays(BLACKWELL, tokens=tokens, dim=512, heads=64, heads_kv=16)
+    halves = replace(halves, value_parts=np.ones(1), dim_v=halves.dim_v / 2)
+    assert both.compute_s[0] == pytest.approx(forecast(BLACKWELL, profile, halves).compute_s[0], rel=0.01)

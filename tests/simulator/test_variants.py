@@ -41,13 +41,22 @@ def test_a_window_or_an_8_bit_cache_may_have_tiles_of_its_own():
     assert tiles("flashinfer", "rtx5090", replace(prompt, kv_dtype="fp8")) == ((128,), (64,))
 
 
-def test_a_window_that_cuts_costs_fp8_prompts_of_tensorrt_more_to_mask():
-    def masking(pattern, dtype, tokens=4096):
-        estimate = predict(Workload(tokens, 16, 64, batch=8, heads_kv=2, dtype=dtype), pattern, "h100", "trtllm")
-        return estimate.limits_s["mask"] / estimate.work.visited_total
+def test_a_window_that_cuts_costs_fp8_prompts_of_tensorrt_more_in_every_tile():
+    """Also in those that it does not mask, but not in the build of head dim 128 whose output is fp8."""
 
-    assert masking(WINDOW, "fp8") > 2.5 * masking(WINDOW, "bf16")
-    assert masking("window left=8191 right=0", "fp8") == pytest.approx(masking("causal", "fp8"))
+    def of_a_tile(pattern, head_dim, dtype="fp8", quantises=False):
+        workload = Workload(16384, 16, head_dim, batch=8, heads_kv=2, dtype=dtype)
+        found = predict(workload, pattern, "h100", "trtllm", conditions=Conditions(quantises=quantises))
+        return found.parts_s["tiles"] / found.work.visited_total
+
+    wide = "window left=8191 right=0"
+    for head_dim in (64, 192, 256):
+        assert of_a_tile(wide, head_dim) > 1.5 * of_a_tile("causal", head_dim)
+    assert of_a_tile(wide, 128) < 1.1 * of_a_tile("causal", 128)
+    assert of_a_tile(wide, 128, quantises=True) > 1.5 * of_a_tile("causal", 128, quantises=True)
+    assert of_a_tile(wide, 64, "bf16") < 1.1 * of_a_tile("causal", 64, "bf16")
+    all_keys = "window left=16383 right=0"  # the kernel without a window runs
+    assert of_a_tile(all_keys, 64) == pytest.approx(of_a_tile("causal", 64))
 
 
 def test_promoting_fp8_products_costs_more_the_wider_the_head():
