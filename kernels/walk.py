@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from .near_memory import NearMemory, Traffic
 from .straight import Step, loops, outside, skipped_turn, steps
 
 SCHEDULERS = 4  # of an SM
+TURNS = 8  # of each of several CTAs that are walked together
 SCOREBOARDS = 6
 NO_SCOREBOARD = 7
 BARRIER_CYCLES, BARRIER_WARP_CYCLES = 21, 2  # and for each warp of the CTA: measured on A100 and B300 (see their files)
@@ -111,8 +112,10 @@ def walked(
     conflicts: Mapping[Access, float] | None = None,
     repeated: Sequence[bool] = (),
     turns: int = 3,
+    ctas: int = 1,
+    apart: float = 0.0,
 ) -> Walked:
-    """A turn of a loop for ``warps`` warps of one scheduler, all of one CTA.
+    """A turn of a loop for ``warps`` warps of one scheduler, all of one CTA, or of each of several that share it.
 
     Args:
         body: its instructions. global_cycles: until a load from global memory is there. arch: whose pipes.
@@ -120,8 +123,11 @@ def walked(
         conflicts: wavefronts of a warp's access to shared memory, where bank conflicts make them more than its bytes do.
         repeated: whether the L1 has what each load from global memory asks for, from the same turn; never where empty.
         turns: after which the walk ends; the mean of all but the first counts, or 1: what runs once, with nothing in the L1.
+        ctas: that share the scheduler, ``memory`` being what one of them has of the L1; the cycles are those of a turn of any
+            of them. apart: cycles by which each starts after the one before it.
 
-    Warps start together and are kept so by the loop's barriers. The mean is without the first turn.
+    The warps of a CTA start together and are kept so by the loop's barriers. Where several may be issued, the CTA that has done
+    fewest turns goes first. The mean is without the first turn.
     """
     costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
@@ -129,29 +135,33 @@ def walked(
         if again:
             costs[index] = (L1_CYCLES, *costs[index][1:])
     asked = [_lines(step) if memory else None for step in body]
-    traffic = Traffic(memory) if memory else None
-    at, turn, ready = [0] * warps, [0] * warps, [0.0] * warps
-    boards = [[0.0] * SCOREBOARDS for _ in range(warps)]
-    copied = [0.0] * warps  # when a warp's asynchronous copies are there
+    traffic = Traffic(replace(memory, l1_bytes=ctas * memory.l1_bytes)) if memory else None
+    every = range(warps * ctas)
+    at, turn, ready = [0 for _ in every], [0 for _ in every], [apart * (warp // warps) for warp in every]
+    boards = [[0.0] * SCOREBOARDS for _ in every]
+    copied = [0.0 for _ in every]  # when a warp's asynchronous copies are there
     pipes: dict[str, float] = {}
     busy: dict[str, float] = defaultdict(float)
     waiting: set[int] = set()
-    ends = [0.0] * turns  # when the last warp ends each turn
+    ends: list[list[float]] = [[] for _ in range(ctas)]  # when the last warp of each CTA ends each turn
     clock = 0.0
-    while live := [warp for warp in range(warps) if turn[warp] < turns]:
+    while min(turn) < turns:
         earliest = []
-        for warp in live:
-            if warp not in waiting:
+        for warp in every:
+            # One that has done its turns goes on beside other CTAs that have not.
+            if warp not in waiting and (ctas > 1 or turn[warp] < turns):
                 step = body[at[warp]]
                 released = [boards[warp][board] for board in range(SCOREBOARDS) if step.waits >> board & 1]
                 if drained := _DRAINED.match(step.text):
                     released.append(boards[warp][int(drained[1])])
                 if traffic and asked[at[warp]]:
                     released.append(traffic.accepts)
-                earliest.append((max(ready[warp], pipes.get(costs[at[warp]][1], 0), *released, 0), warp))
-        now, warp = min(earliest)
+                free = max(ready[warp], pipes.get(costs[at[warp]][1], 0), *released, 0)
+                earliest.append((free, len(ends[warp // warps]), warp))
+        now, _, warp = min(earliest)
         now = max(now, clock)
         clock = now + 1
+        cta = range(warp // warps * warps, (warp // warps + 1) * warps)
         step, (latency, pipe, occupied) = body[at[warp]], costs[at[warp]]
         there = now + max(latency, occupied, 1)
         if traffic and (lines := asked[at[warp]]):
@@ -171,19 +181,24 @@ def walked(
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
-            ends[turn[warp]] = max(ends[turn[warp]], ready[warp])
+            ended = ends[warp // warps]
+            if turn[warp] == len(ended):
+                ended.append(0.0)
+            ended[turn[warp]] = max(ended[turn[warp]], ready[warp])
             turn[warp] += 1
         if step.opcode.startswith("BAR"):
             ready[warp] = max(ready[warp], now + BARRIER_CYCLES + BARRIER_WARP_CYCLES * SCHEDULERS * warps)
             waiting.add(warp)
-            if all(other in waiting or turn[other] >= turns for other in range(warps)):
-                met = max(ready[other] for other in waiting)
-                for other in waiting:
+            if all(other in waiting or (ctas == 1 and turn[other] >= turns) for other in cta):
+                met = max(ready[other] for other in cta if other in waiting)
+                for other in waiting.intersection(cta):
                     ready[other] = met
-                waiting.clear()
+                waiting.difference_update(cta)
     busy["port"] = traffic.busy if traffic else 0.0
-    cycles = (ends[-1] - ends[0]) / (turns - 1) if turns > 1 else ends[0]
-    return Walked(cycles, max(busy.values()) / turns)
+    if turns == 1:
+        return Walked(ends[0][0], max(busy.values()))
+    paces = [(len(ended) - 1) / (ended[-1] - ended[0]) for ended in ends]
+    return Walked(1.0 / sum(paces), max(busy.values()) / sum(len(ended) for ended in ends))
 
 
 def _lines(step: Step) -> list[tuple[str, int]] | None:
@@ -251,23 +266,38 @@ class _Refused(click.ClickException):
 @click.option("--loop", default=0, help="Which of the loops that take an exponential; 0 is the first.")
 @click.option("--warps", required=True, type=click.IntRange(1, 32), help="Warps of a CTA.")
 @click.option("--residents", default=1, type=click.IntRange(1, 32), help="CTAs that an SM holds.")
+@click.option("--together", is_flag=True, help="Walk these CTAs together, in place of a bound on what they take.")
 @click.option("--shared-bytes", type=click.IntRange(0), help="Shared memory of a CTA; the most of an SM by default.")
 @click.option(
     "--ptx", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PTX, for what its addresses cost."
 )
 def main(
-    text: Path, gpu: str, loop: int, warps: int, residents: int, shared_bytes: int | None, ptx: Path | None
+    text: Path,
+    gpu: str,
+    loop: int,
+    warps: int,
+    residents: int,
+    together: bool,
+    shared_bytes: int | None,
+    ptx: Path | None,
 ) -> None:
     """Figures of a kernel for ``compiled`` in a profile: of a loop and of what lies around it, from nvdisasm -hex -c."""
     try:
-        lines = _figures(text, gpu, loop, warps, residents, shared_bytes, ptx)
+        lines = _figures(text, gpu, loop, warps, residents, shared_bytes, ptx, together)
     except InputError as error:
         raise _Refused(str(error)) from None
     click.echo("\n".join(lines))
 
 
 def _figures(
-    text: Path, gpu: str, loop: int, warps: int, residents: int, shared_bytes: int | None, ptx: Path | None
+    text: Path,
+    gpu: str,
+    loop: int,
+    warps: int,
+    residents: int,
+    shared_bytes: int | None,
+    ptx: Path | None,
+    together: bool,
 ) -> list[str]:
     model = load_gpu(gpu)
     memory, arch = NearMemory.of(model, residents, shared_bytes), model.arch
@@ -280,15 +310,22 @@ def _figures(
     repeated = repeated_loads(text_of_ptx, loop) if ptx else []
     walk = partial(walked, arch=arch, memory=memory, conflicts=conflicts)
 
-    def pair(name: str, body: Sequence[Step], repeated: Sequence[bool], turns: int) -> str:
-        found = walk(body, max(1, warps // SCHEDULERS), repeated=repeated, turns=turns)
-        return f"{name}cycles = {found.cycles:.0f}, {name}work_cycles = {found.beside(residents):.0f}"
+    of_scheduler = max(1, warps // SCHEDULERS)
 
-    lines = [pair("", bodies[loop], repeated, 3)]
+    def pair(name: str, body: Sequence[Step], repeated: Sequence[bool]) -> str:
+        alone = walk(body, of_scheduler, repeated=repeated)
+        work = alone.beside(residents)
+        if together and residents > 1:
+            apart = alone.cycles / residents
+            work = walk(body, of_scheduler, repeated=repeated, turns=TURNS, ctas=residents, apart=apart).cycles
+        return f"{name}cycles = {alone.cycles:.0f}, {name}work_cycles = {work:.0f}"
+
+    lines = [pair("", bodies[loop], repeated)]
     if skipped := skipped_turn(code, labels, loop):
-        lines.append(pair("test_", skipped, (), 3))
+        lines.append(pair("test_", skipped, ()))
     if around := outside(code, labels, loop):
-        lines.append(pair("end_", around, (), 1))
+        once = walk(around, of_scheduler, turns=1)
+        lines.append(f"end_cycles = {once.cycles:.0f}, end_work_cycles = {once.beside(residents):.0f}")
     return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
 
 

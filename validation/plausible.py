@@ -1,14 +1,17 @@
-"""Rows that cannot be true: faster than the hardware, or contradicting their own count of operations.
+"""Rows that cannot be true: faster than the hardware, or contradicting their own count of operations or the rows beside them.
 
 Bounds are those of physics, not of a model: fewest operations, fewest bytes, the highest clock. What passes may still
-be wrong; what fails is.
+be wrong; what fails is. Beside a row lie those of the same call with a larger batch, or with more tokens, new or cached: a call
+of more work may take a little less time, where another program or more parts of the keys come with it, but not a third of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -23,6 +26,12 @@ from .measured import LINEAR, MeasuredRun
 
 SLACK: Final = 1.02  # clocks, bandwidths and printed times are rounded
 CLAIM_TOLERANCE: Final = 0.02
+OUTLIER: Final = (
+    3.0  # times as long as each of the next larger calls: of 77,658 rows of NVIDIA's tables one, as from 2.0 on
+)
+# What says how large a call is and how it went; all else is the same in calls that are beside each other.
+_SIZES: Final = ("batch", "grid", "cached")
+_RESULTS: Final = ("id", "time_s", "spread_s", "samples")
 # GEMMs of a direction, as multiples of (head_dim, head_dim_v): backward is dQ, dK and the scores again; dV and dP.
 GEMMS: Final = {"fwd": (1, 1), "bwd": (3, 2), "fwdbwd": (4, 3)}
 
@@ -58,8 +67,9 @@ def plausible(
     flops, bytes_s = flop / time_s, dram_bytes / time_s
     too_fast, too_wide, too_short = flops > SLACK * rate, bytes_s > SLACK * bandwidth, time_s < latency_s
     kept, rejected = [], []
+    outliers = _outliers(runs)
     for index, run in enumerate(runs):
-        reason = _contradiction(run, (claims or {}).get(run.id))
+        reason = _contradiction(run, (claims or {}).get(run.id)) or outliers.get(index, "")
         if too_fast[index]:
             reason = (
                 f"above the tensor peak: {flops[index] / 1e12:,.0f} TFLOP/s where {run.gpu} reaches "
@@ -111,6 +121,39 @@ def _contradiction(run: MeasuredRun, claim: Claim | None) -> str:
         f"contradicts its own operation count: it states {claim.flops / 1e12:,.4g} TFLOP/s, "
         f"but its shape and time make {own / 1e12:,.4g}"
     )
+
+
+def _outliers(runs: Sequence[MeasuredRun]) -> dict[int, str]:
+    """Runs that took ``OUTLIER`` times as long as each next larger call, of at least two: by index, the reason."""
+    found = {}
+    for index, larger in _next_larger(runs):
+        slowest = max(larger, key=lambda other: runs[other].time_s)
+        if len(larger) > 1 and runs[index].time_s >= OUTLIER * runs[slowest].time_s:
+            found[index] = (
+                f"contradicts larger calls: {runs[index].time_s * 1e6:,.4g} us where {len(larger)} of the same kind with more "
+                f"sequences or tokens take {runs[slowest].time_s * 1e6:,.4g} us at most (the slower one is {runs[slowest].id})"
+            )
+    return found
+
+
+def _next_larger(runs: Sequence[MeasuredRun]) -> Iterator[tuple[int, list[int]]]:
+    """Of each run the next one with a larger batch, with more new tokens and with more cached ones, all else equal: those
+    that there are."""
+    same = [item.name for item in fields(MeasuredRun) if item.name not in (*_SIZES, *_RESULTS)]
+    calls: dict[tuple[object, ...], dict[tuple[int, int, int], int]] = defaultdict(dict)
+    for index, run in enumerate(runs):
+        if "x" not in run.grid:  # tokens in a row
+            calls[tuple(getattr(run, name) for name in same)][run.batch, int(run.grid), run.cached] = index
+    for of_call in calls.values():
+        larger: dict[int, list[int]] = defaultdict(list)
+        for axis in range(3):
+            lines = defaultdict(list)
+            for size in sorted(of_call):
+                lines[size[:axis] + size[axis + 1 :]].append(of_call[size])
+            for line in lines.values():
+                for index, beyond in pairwise(line):
+                    larger[index].append(beyond)
+        yield from larger.items()
 
 
 def _bounds(runs: Sequence[MeasuredRun]) -> NDArray[np.float64]:

@@ -100,6 +100,28 @@ def test_ctas_that_share_an_sm_take_turns_on_its_pipes() -> None:
     assert Walked(100.0, 100.0).beside(4) == 100.0
 
 
+def test_ctas_walked_together_lie_between_the_busiest_pipe_and_the_bound() -> None:
+    """They fill each other's waits, and their barriers are their own: neither faster than the busiest pipe, nor than one alone
+    would be in its own place, nor slower than the bound."""
+    for waits in (
+        only_loop(line("MUFU.EX2 R1, R2", 4, writes=0), line("FADD R3, R1, R5", 6, waits=1), MEET),
+        only_loop(EXP, *[line("LDS.128 R4, [R1]", writes=0), line("FADD R3, R4, R5", 5, waits=1)] * 6, MEET),
+    ):
+        for ctas in (2, 3, 5):
+            alone = walked(waits, 2)
+            found = walked(waits, 2, turns=8, ctas=ctas, apart=alone.cycles / ctas)
+            assert max(alone.busy, alone.cycles / ctas) * 0.97 <= found.cycles <= 1.03 * alone.beside(ctas)
+    assert walked(waits, 2, ctas=1) == walked(waits, 2)
+
+
+def test_a_cta_walked_beside_others_has_its_share_of_the_l1() -> None:
+    spills = only_loop(EXP, *[line(f"LDL R{n}, [R1+{hex(4 * n)}]", writes=0) for n in range(40)], line("NOP", waits=1))
+    small, large = (NearMemory(kib * 1024, 300.0, 32.0) for kib in (4, 64))
+    together = [walked(spills, 1, memory=memory, turns=6, ctas=2, apart=50.0).cycles for memory in (small, large)]
+    assert together[0] == pytest.approx(40 * 4 * 128 / 32.0, rel=0.02)  # 40 lines of each of four schedulers from the L2
+    assert together[1] < 0.5 * together[0]
+
+
 def test_a_wait_for_products_of_tensor_memory_takes_what_one_takes_at_least() -> None:
     product = only_loop(EXP, line("SYNCS.PHASECHK.TRANS64.TRYWAIT P6, [UR4], RZ", writes=1), line("NOP", waits=2))
     assert turn_cycles(product, 1, arch="sm_100") == 1 + 136 + 1 + 1

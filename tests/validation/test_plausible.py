@@ -88,3 +88,29 @@ def test_the_curated_rows_can_be_true():
         assert [reason for _, reason in rejected if "a100" not in reason] == []
         assert len(kept) + len(rejected) == len(runs)
     assert plausible([]) == ([], [])
+
+
+def test_a_call_that_takes_three_times_as_long_as_all_next_larger_ones_is_refused():
+    """Decoding on two axes, batch and cached tokens; a lone spike, and not what lies beside it."""
+
+    def call(batch: int, cached: int, time_s: float) -> MeasuredRun:
+        return replace(RUN, id=f"{batch}-{cached}", batch=batch, grid="1", cached=cached, time_s=time_s)
+
+    sizes = [(batch, cached) for batch in (1, 2, 4) for cached in (127, 255, 511)]
+    even = [call(batch, cached, 10e-6 + 1e-9 * batch * cached) for batch, cached in sizes]
+    assert plausible(even)[1] == []
+
+    def with_spike(batch: int, cached: int, time_s: float) -> list[str]:
+        runs = [replace(run, time_s=time_s) if run.id == f"{batch}-{cached}" else run for run in even]
+        return [run.id for run, reason in plausible(runs)[1] if reason.startswith("contradicts larger calls: ")]
+
+    assert with_spike(2, 255, 40e-6) == ["2-255"]
+    assert with_spike(2, 255, 30e-6) == []  # not three times as long
+    assert with_spike(4, 255, 40e-6) == []  # of the largest batch: a single larger call is no proof
+    assert with_spike(2, 255, 3e-6) == []  # one that is too fast accuses nobody: those below have others beside them
+    # Another kernel, or another window, is another call.
+    lone = replace(call(1, 127, 40e-6), pattern="window left=63 right=0")
+    assert plausible([*even, lone])[1] == []
+    # A kernel that takes a better program from some batch on is no spike where longer calls of its own batch are as slow.
+    slow = [replace(run, time_s=4 * run.time_s) if run.batch == 1 else run for run in even]
+    assert plausible(slow)[1] == []
