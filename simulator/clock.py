@@ -19,9 +19,9 @@ from .tiles import Floats, between
 # the same of one of a serving engine's calls, which follow one another without a pause (aiconfigurator replays a CUDA graph of
 # many); and the share of power that tensor cores have no part in. All three by ``python -m attncast.validation.clock
 # --serving``. Without ``--serving`` it shows that the first is told badly: GPUs disagree (H200 asks for 3 ms, GB200 for 200),
-# and its 80% interval is 40 to 400 ms.
+# and its 80% interval is 40 to 200 ms.
 FREE_S = 0.2
-SERVING_FREE_S = 0.002
+SERVING_FREE_S = 0.0005
 REST_POWER = 0.5
 
 

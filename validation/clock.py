@@ -89,20 +89,26 @@ def _series(runs: list[MeasuredRun]) -> Series:
     return _of_problem(problem_of(runs), {}, np.ones(len(runs), dtype=bool), np.geomspace(0.5, 4.0, 401))
 
 
-def serving_series(runs: Sequence[MeasuredRun]) -> list[Series]:
-    """Long calls of each use of a serving engine's prompts, with constants fitted to its short ones."""
+def serving_series(runs: Sequence[MeasuredRun]) -> dict[float, list[Series]]:
+    """Long calls of each use of a serving engine's prompts, with constants fitted to its short ones.
+
+    Returns:
+        by each time of ``TRIED_SERVING_S``: short calls that the limit would act on within that time are fitted as such.
+    """
     groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
     for run in runs:
         if run.conditions.engine and describable(run) and _free(run):
             groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
-    found = []
+    found: dict[float, list[Series]] = {min(tried_s, SHORT_S): [] for tried_s in TRIED_SERVING_S}
     for use, members in sorted(groups.items()):
         times_s = np.array([run.time_s for run in members])
         short, long = times_s < SHORT_S, times_s >= LONG_S
         if use.phase == "prefill" and short.sum() >= MIN_ROWS and long.sum() >= LEAST_ROWS:
             problem = problem_of(members)
-            found.append(_of_problem(problem, fit(problem, short), long, np.ones(1)))
-    return found
+            for free_s, of_time in found.items():
+                tried = replace(problem, calls=replace(problem.calls, free_s=np.full(times_s.size, free_s)))
+                of_time.append(_of_problem(problem, fit(tried, short), long, np.ones(1)))
+    return {tried_s: found[min(tried_s, SHORT_S)] for tried_s in TRIED_SERVING_S}
 
 
 def _of_problem(problem: Problem, values: Mapping[str, float], rows: NDArray[np.bool_], factors: Floats) -> Series:
@@ -134,12 +140,11 @@ def best_free_s(found: Sequence[Series]) -> tuple[float, tuple[float, float], di
     return TRIED_S[int(total.argmin())], (low, high), {"all": total, **by_gpu}
 
 
-def joint_losses(plain: Sequence[Series], serving: Sequence[Series]) -> tuple[Floats, Floats]:
+def joint_losses(plain: Sequence[Series], serving: Mapping[float, Sequence[Series]]) -> tuple[Floats, Floats]:
     """Losses of plain and of serving calls for each share of ``TRIED_REST`` and time tried, each of shape (shares, times)."""
-    tried = ((plain, TRIED_S), (serving, TRIED_SERVING_S))
     first, second = (
-        np.array([[sum(one.loss(t, rest) for one in found) for t in times] for rest in TRIED_REST])
-        for found, times in tried
+        np.array([[sum(one.loss(t, rest) for one in found) for t, found in tried.items()] for rest in TRIED_REST])
+        for tried in (dict.fromkeys(TRIED_S, plain), serving)
     )
     return first, second
 
@@ -161,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         runs = load_table(chosen.table)
-        plain, serving = series(runs), serving_series(runs) if chosen.serving else []
-        if not plain or (chosen.serving and not serving):
+        plain, serving = series(runs), serving_series(runs) if chosen.serving else {}
+        if not plain or (chosen.serving and not any(serving.values())):
             raise InputError(
                 f"{chosen.table!r} says nothing of the power limit: expected {LEAST_ROWS} runs or more that differ in length "
                 f"alone, one of {LONGEST_S * 1e3:g} ms or longer"

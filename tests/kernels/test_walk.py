@@ -118,7 +118,9 @@ def test_a_cta_walked_beside_others_has_its_share_of_the_l1() -> None:
     spills = only_loop(EXP, *[line(f"LDL R{n}, [R1+{hex(4 * n)}]", writes=0) for n in range(40)], line("NOP", waits=1))
     small, large = (NearMemory(kib * 1024, 300.0, 32.0) for kib in (4, 64))
     together = [walked(spills, 1, memory=memory, turns=6, ctas=2, apart=50.0).cycles for memory in (small, large)]
-    assert together[0] == pytest.approx(40 * 4 * 128 / 32.0, rel=0.02)  # 40 lines of each of four schedulers from the L2
+    assert together[0] == pytest.approx(
+        40 * 4 * 128 / 32.0, rel=0.02
+    )  # 40 lines of each of four schedulers from the L2
     assert together[1] < 0.5 * together[0]
 
 

@@ -58,7 +58,7 @@ def test_the_constants_are_what_the_curated_table_says(capsys):
     assert said in capsys.readouterr().out
     main([])
     out = capsys.readouterr().out
-    assert f"{FREE_S * 1e3:g} ms, 80% interval 40 ms to 400 ms" in out
+    assert f"{FREE_S * 1e3:g} ms, 80% interval 40 ms to 200 ms" in out
     assert "| no limit |" in out
 
 
