@@ -104,6 +104,7 @@ def sweep(calls: int = 100_000) -> None:
             end_work_cycles=full_like(0),
             single=full_like(0),
             mask_stall=full_like(0),
+            tile_stall=full_like(0),
             tests=full_like(0),
             streams_queries=full_like(0),
             value_parts=full_like(1),

@@ -149,7 +149,7 @@ def test_told_shared_memory_says_how_many_ctas_fit():
 
 
 def test_a_quarter_of_the_exponentials_is_emulated_on_blackwell():
-    """kE2eFreq 16, kE2eRes 8, kE2eLimit 128 / 16 * 9: pairs of the last eight of sixteen, before the limit."""
+    """Pairs of the last eight of sixteen scores, up to the 72nd of 128."""
     emulated = [score for score in range(128) if score // 2 * 2 % 16 >= 8 and score // 2 * 2 < 128 // 16 * 9]
     assert load_profile("cudnn", load_gpu("b200")).emulated_exp == len(emulated) / 128
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attncast.validation.measured import load_curated
+from attncast.validation.compare import partner_speedups
+from attncast.validation.measured import DATA, load_curated, load_runs
 from attncast.validation.validate import validate
 
 MARGIN = 0.01  # a point of mean error, for other versions of numpy and scipy
 # Mean held-out error and its median over the curated rows: `attncast validate`, November 2026.
 STATED = {
-    ("a100", "fa2"): (0.049, 0.034),
-    ("a100", "fa3"): (0.058, 0.036),
+    ("a100", "fa2"): (0.048, 0.032),
+    ("a100", "fa3"): (0.056, 0.035),
     ("a100", "trtllm"): (0.046, 0.021),
     ("b200", "trtllm"): (0.053, 0.040),
     ("b200", "trtllm-decode"): (0.059, 0.037),
-    ("b200", "sglang-triton"): (0.051, 0.041),
-    ("gb200", "cudnn"): (0.052, 0.037),
+    ("b200", "sglang-triton"): (0.048, 0.036),
+    ("gb200", "cudnn"): (0.050, 0.037),
     ("h100", "fa3"): (0.058, 0.046),
-    ("h100", "mmha"): (0.055, 0.041),
-    ("h100", "trtllm"): (0.068, 0.046),
+    ("h100", "mmha"): (0.046, 0.032),
+    ("h100", "trtllm"): (0.060, 0.038),
     ("h100", "xqa"): (0.071, 0.058),
 }
 # The same of GPUs left out of every fit, where the part holds all that they take over.
@@ -37,9 +38,9 @@ STATED_LEFT_OUT = {
 STATED_LEFT_OUT_PROMPTS = {("h100", "trtllm"): 0.082}
 # Of published runs that nothing is fitted to, by priors.
 STATED_PRIORS = {
-    ("b200", "cudnn"): 0.164,
+    ("b200", "cudnn"): 0.138,
     ("b200", "fa2"): 0.092,
-    ("b200", "fa4"): 0.046,
+    ("b200", "fa4"): 0.044,
     ("h200", "cudnn"): 0.054,
     ("h200", "fa2"): 0.079,
 }
@@ -82,3 +83,8 @@ def test_errors_of_priors_have_not_grown(found, key):
 
 def test_the_intervals_hold_what_they_promise(found):
     assert 0.75 <= found.coverage_80 <= 0.85
+
+
+def test_speedups_of_neighborhoods_are_within_a_tenth():
+    found = partner_speedups(load_runs(DATA / "neighborhood.csv"))
+    assert all(errors.worst <= 0.1 for errors in found.values())
