@@ -48,25 +48,24 @@ class Seen:
             value, seen = call[item.name], getattr(self, item.name)
             if isinstance(value, str):
                 if value not in seen:
-                    found.append(f"{_PHRASES[item.name].format(value)} ({', '.join(seen)})")
+                    found.append(f"{_PHRASES[item.name]} {value} ({', '.join(seen)})")
             elif not seen[0] / BEYOND <= value <= seen[1] * BEYOND:
                 text = seconds_text if item.name == "time_s" else "{:,.0f}".format
-                shown = _PHRASES[item.name].format(text(value))
                 span = " to ".join(dict.fromkeys(map(text, seen)))  # one number where both ends read alike
-                found.append(f"{shown} ({span})")
+                found.append(f"{_PHRASES[item.name]} {text(value)} ({span})")
         return found
 
 
 _NAMES: Final = ("head_dims", "patterns")  # the others are ranges of numbers
 _PHRASES: Final = {
-    "head_dims": "head dim {}",
-    "patterns": "pattern {}",
-    "tokens": "{} new tokens",
-    "keys": "{} keys",
-    "sequences": "{} sequences",
-    "heads": "{} query heads",
-    "sharing": "{} query heads to a key",
-    "time_s": "a time of {}",
+    "head_dims": "head dim",
+    "patterns": "pattern",
+    "tokens": "new tokens",
+    "keys": "keys",
+    "sequences": "sequences",
+    "heads": "query heads",
+    "sharing": "query heads to a key",
+    "time_s": "time",
 }
 
 
@@ -76,10 +75,11 @@ def pattern_kind(pattern: Pattern) -> str:
 
 
 def _described(w: Workload, pattern: Pattern, time_s: float) -> dict[str, str | float]:
-    """A call in the terms of ``Seen``."""
+    """A call in the terms of ``Seen``. One new token sees the same keys whether the call is causal or not."""
+    kind = pattern_kind(pattern)
     return {
         "head_dims": str(w.head_dim) if w.dim_v == w.head_dim else f"{w.head_dim}/{w.dim_v}",
-        "patterns": pattern_kind(pattern),
+        "patterns": "causal" if kind == "dense" and w.tokens == 1 else kind,
         "tokens": w.tokens,
         "keys": w.kv_tokens,
         "sequences": w.batch,
