@@ -306,6 +306,17 @@ def _check_names(name: str, value: object, where: str) -> None:
             raise unknown(f"entry of {name} in {where}", item, known)
 
 
+_TILE_LIMITS: Final = {
+    "max_head_dim": MAX_HEAD_DIM,
+    "max_value_dim": MAX_HEAD_DIM,
+    "value_columns": MAX_HEAD_DIM,
+    "min_keys": MAX_COUNT,
+    "max_key_heads": MAX_COUNT,
+    "max_rows": MAX_TILE_TOKENS,
+    "in_flight": 64,
+}  # whole numbers from 1 on
+
+
 def _check_tiles(name: str, value: object, where: str) -> None:
     form = "{ max_head_dim = 128, q = [128], kv = [64] }"
     if not isinstance(value, list) or not all(isinstance(choice, dict) for choice in value):
@@ -317,23 +328,9 @@ def _check_tiles(name: str, value: object, where: str) -> None:
         for key in ("max_head_dim", "q", "kv"):
             if key not in choice:
                 raise InputError(f"{where}: an entry of {name} has no {key}, expected e.g. {form}")
-        if not _is_whole(choice["max_head_dim"], MAX_HEAD_DIM):
-            raise InputError(
-                f"{where}: max_head_dim in {name} is {choice['max_head_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
-            )
-        if not _is_whole(choice.get("max_value_dim", 1), MAX_HEAD_DIM):
-            raise InputError(
-                f"{where}: max_value_dim in {name} is {choice['max_value_dim']!r}, expected 1 to {MAX_HEAD_DIM}"
-            )
-        if not _is_whole(choice.get("value_columns", 1), MAX_HEAD_DIM):
-            raise InputError(
-                f"{where}: value_columns in {name} is {choice['value_columns']!r}, expected 1 to {MAX_HEAD_DIM}"
-            )
-        for key in ("min_keys", "max_key_heads"):
-            if not _is_whole(choice.get(key, 1), MAX_COUNT):
-                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 1 to {MAX_COUNT}")
-        if not _is_whole(choice.get("max_rows", 1), MAX_TILE_TOKENS):
-            raise InputError(f"{where}: max_rows in {name} is {choice['max_rows']!r}, expected 1 to {MAX_TILE_TOKENS}")
+        for key, most in _TILE_LIMITS.items():
+            if not _is_whole(choice.get(key, 1), most):
+                raise InputError(f"{where}: {key} in {name} is {choice[key]!r}, expected 1 to {most}")
         for key in ("q", "kv"):
             _check_shape(choice[key], f"{where}: {key} in {name}")
         if len(choice["q"]) != len(choice["kv"]):
@@ -341,8 +338,6 @@ def _check_tiles(name: str, value: object, where: str) -> None:
         for key in ("dtypes", "kv_dtypes"):
             if key in choice:
                 _check_names(key, choice[key], where)
-        if not _is_whole(choice.get("in_flight", 1), 64):
-            raise InputError(f"{where}: in_flight in {name} is {choice['in_flight']!r}, expected 1 to 64")
         if "compiled" in choice:
             _check_compiled(choice["compiled"], f"{where}: compiled in {name}")
         for key in ("mask_stall", "tile_stall"):
