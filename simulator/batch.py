@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .calls import PER_CALL, PER_CLASS, Calls
 from .patterns.band import band_tiles
+from .schedule import class_counts
 from .tiles import Floats, Ints, binned
 
 # Q tiles looked at for each call; beyond it evenly spaced ones stand for their neighbours.
@@ -77,3 +79,13 @@ def stack(calls: list[Calls]) -> Calls:
     begin = np.cumsum([0, *(call.visited.size for call in calls[:-1])])
     row = np.concatenate([call.row + offset for call, offset in zip(calls, begin, strict=True)])
     return Calls(**columns, row=row)
+
+
+def some(calls: Calls, wanted: NDArray[np.bool_]) -> Calls:
+    """Some of the calls, shape (calls,) of ``wanted``; their order is kept."""
+    sizes = class_counts(calls.row, calls.visited.size)
+    classes = np.repeat(wanted, sizes)
+    columns = {name: getattr(calls, name)[wanted] for name in PER_CALL}
+    columns |= {name: getattr(calls, name)[classes] for name in PER_CLASS}
+    kept = sizes[wanted]
+    return Calls(**columns, row=np.cumsum(kept) - kept)

@@ -45,8 +45,8 @@ def forecast(
     sizes = schedule.class_counts(c.row, c.visited.size)
 
     def flat(per_call: Floats) -> Floats:
-        """From one value per call to one per class; a single call broadcasts by itself."""
-        return per_call if sizes.size == 1 else np.repeat(per_call, sizes)
+        """From one value per call to one per class, or to one that broadcasts."""
+        return per_call if sizes.size == 1 else schedule.per_class(per_call, sizes)
 
     gqa = c.heads / c.kv_heads
     head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed) * c.value_parts

@@ -43,6 +43,11 @@ def class_counts(row: Ints, classes: int) -> Ints:
     return sizes
 
 
+def per_class(values: Floats, sizes: Ints) -> Floats:
+    """From one value for each call to one for each of its classes; to a single one, which broadcasts, where all are alike."""
+    return values[:1] if (values == values[0]).all() else np.repeat(values, sizes)
+
+
 def makespan(
     cost: Floats,
     count: Floats,
@@ -70,15 +75,13 @@ def makespan(
     Where CTAs share SMs half of the longest is left. Checked in the tests against event simulations.
     """
     total = np.add.reduceat(cost * count, row)
-    if row.size == 1:
-        cumulative = np.cumsum(count)
-    else:
-        running = np.cumsum(count)
-        cumulative = running - np.repeat(running[row] - count[row], class_counts(row, cost.size))
+    cumulative = np.cumsum(count)
+    if row.size > 1:
+        sizes = class_counts(row, cost.size)
+        cumulative -= np.repeat(cumulative[row] - count[row], sizes)
     # The small number keeps a whole number of waves whole when counts are not exact.
     each, times = (
-        values if np.size(values) == 1 else np.repeat(values, class_counts(row, cost.size))
-        for values in (servers, repeats)
+        values if np.size(values) == 1 else per_class(np.asarray(values), sizes) for values in (servers, repeats)
     )
     packed = np.maximum.reduceat(np.ceil(cumulative / each - 1e-9) * cost, row)
     packed = np.maximum(packed, total / servers)
@@ -120,21 +123,26 @@ def dealt_makespan(cost: Floats, count: Floats, row: Ints, servers: int, repeats
     Args:
         cost, count, row, repeats: as in ``makespan``; ``count`` is of all repeats.
     """
-    ends = np.append(row[1:], cost.size)
-    spans = np.empty(row.size)
-    for call, (start, end, heads) in enumerate(zip(row, ends, repeats, strict=True)):
-        counts = np.diff(np.rint(np.cumsum(count[start:end]) / heads), prepend=0.0).astype(int)
-        if counts.sum() > MOST_DEALT:  # of so many in a row, all SMs are dealt alike but for one
-            spans[call] = counts @ cost[start:end] * heads / servers + cost[start]
-        else:
-            spans[call] = (_dealt(tuple(counts.tolist()), round(heads), servers) @ cost[start:end]).max()
+    sizes = class_counts(row, cost.size)
+    running = np.cumsum(count)
+    until = np.rint((running - np.repeat(running[row] - count[row], sizes)) / np.repeat(repeats, sizes))
+    counts = np.diff(until, prepend=0.0)
+    counts[row] = until[row]
+    ctas = np.add.reduceat(counts, row)
+    # Of so many in a row, all SMs are dealt alike but for one.
+    spans: Floats = np.add.reduceat(counts * cost, row) * repeats / servers + cost[row]
+    few = np.flatnonzero(ctas <= MOST_DEALT)
+    heads = np.rint(repeats).astype(np.int64).tolist()
+    for call, start, size in zip(few.tolist(), row[few].tolist(), sizes[few].tolist(), strict=True):
+        dealt = _dealt(tuple(counts[start : start + size].tolist()), heads[call], servers)
+        spans[call] = (dealt @ cost[start : start + size]).max()
     return spans
 
 
 @lru_cache(maxsize=1024)
-def _dealt(counts: tuple[int, ...], repeats: int, servers: int) -> Floats:
+def _dealt(counts: tuple[float, ...], repeats: int, servers: int) -> Floats:
     """CTAs of each class that a server is dealt, shape (unlike servers, classes)."""
-    kind = np.repeat(np.arange(len(counts)), counts)
+    kind = np.repeat(np.arange(len(counts)), np.array(counts, dtype=int))
     period = math.lcm(kind.size, servers)
 
     def taken(ctas: int) -> Ints:

@@ -128,4 +128,6 @@ def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_
         return span
     idle = np.maximum.reduceat(chain - held * work, ctas.row)
     span = worked + between(fill - idle, 0.0, fill)
+    if (residents <= 1.0).all():  # a place is an SM: the chains in theirs are in the first bound
+        return span
     return np.maximum(span, ctas.makespan(chain, ctas.sms * residents))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import InputError, unknown
 
@@ -38,6 +39,7 @@ def parse_int(text: str, what: str, minimum: int = 1, maximum: int = MAX_TOKENS)
     return value
 
 
+@lru_cache(maxsize=4096)  # a table of runs names few grids
 def parse_grid(text: str, what: str = "grid") -> Grid:
     """Read ``"30x48x80"`` or ``"4096"`` into a tuple of 1 to 3 axis lengths (tokens).
 

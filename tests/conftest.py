@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import settings
 
 from attncast.cli import main
+
+# Wall-clock time is measured in benchmarks/, never asserted: a slow machine fails no property.
+settings.register_profile("attncast", deadline=None)
+settings.load_profile("attncast")
 
 
 @pytest.fixture

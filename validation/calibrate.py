@@ -21,9 +21,10 @@ from ..simulator.carry import carried_constants
 from ..simulator.evidence import seen_in
 from ..simulator.patterns import parse_pattern
 from .measured import MeasuredRun
-from .problem import FOLDS, Floats, Problem, describable, problem_of
+from .problem import FOLDS, Floats, Problem, described
 
 MIN_ROWS = 40  # fewer say too little about six constants
+UNDESCRIBED = "no profile describes it"
 TOO_FEW = f"fewer than {MIN_ROWS} runs of its kind"
 COVERAGE = 0.8
 # Where a search starts that has no prior.
@@ -83,40 +84,46 @@ def calibrate(
         InputError: no use has enough runs.
     """
     left_out: dict[str, list[MeasuredRun]] = defaultdict(list)
-    known = []
+    uses: dict[Use, list[MeasuredRun]] = defaultdict(list)
     for run in runs:
         if run.direction != "fwd":
             left_out["not a forward run"].append(run)
-        elif not describable(run):
-            left_out["no profile describes it"].append(run)
-        else:
-            known.append(run)
-    enough = []
-    for use, members in by_use(known):
-        if len(members) < MIN_ROWS:
-            left_out[TOO_FEW] += members
-        else:
-            enough.append((use, members))
-    if not enough:
-        raise InputError(f"{data!r} has no {MIN_ROWS} forward runs of one kernel on one GPU: nothing can be fitted")
+            continue
+        try:
+            uses[_use(run)].append(run)
+        except InputError:
+            left_out[UNDESCRIBED].append(run)
+    groups = sorted(uses.items())
     one = partial(_fit_use, data=data, command=command)
-    if (workers := min(os.cpu_count() or 1, len(enough))) > 1:
+    if (workers := min(os.cpu_count() or 1, len(groups))) > 1:
         # The largest first, so that none is left to run alone at the end.
-        order = sorted(range(len(enough)), key=lambda index: -len(enough[index][1]))
+        order = sorted(range(len(groups)), key=lambda index: -len(groups[index][1]))
         with ProcessPoolExecutor(workers) as pool:
-            done = dict(zip(order, pool.map(one, *zip(*(enough[index] for index in order), strict=True)), strict=True))
-        fits = [done[index] for index in range(len(enough))]
+            done = dict(zip(order, pool.map(one, *zip(*(groups[index] for index in order), strict=True)), strict=True))
+        found = [done[index] for index in range(len(groups))]
     else:
-        fits = [one(use, members) for use, members in enough]
-    return [_with_others(fitted, fits) for fitted in fits], dict(left_out)
+        found = [one(use, members) for use, members in groups]
+    fits = []
+    for fitted, few, others in found:
+        left_out[UNDESCRIBED] += others
+        left_out[TOO_FEW] += few
+        if fitted:
+            fits.append(fitted)
+    if not fits:
+        raise InputError(f"{data!r} has no {MIN_ROWS} forward runs of one kernel on one GPU: nothing can be fitted")
+    return [_with_others(fitted, fits) for fitted in fits], {reason: of for reason, of in left_out.items() if of}
 
 
 def by_use(runs: Iterable[MeasuredRun]) -> list[tuple[Use, list[MeasuredRun]]]:
     """Runs that profiles describe, by use."""
     groups: dict[Use, list[MeasuredRun]] = defaultdict(list)
     for run in runs:
-        groups[use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)].append(run)
+        groups[_use(run)].append(run)
     return sorted(groups.items())
+
+
+def _use(run: MeasuredRun) -> Use:
+    return use_of(load_gpu(run.gpu), run.kernel, run.workload, run.conditions.engine)
 
 
 def fitted_names(problem: Problem) -> list[str]:
@@ -136,8 +143,8 @@ def priors(problem: Problem) -> dict[str, float]:
     return found
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> dict[str, float]:
-    """Constants that fit some rows: least squares of log(forecast / measured), robust, within bounds.
+def fit(problem: Problem, portable: bool = False) -> dict[str, float]:
+    """Constants that fit a problem's rows: least squares of log(forecast / measured), robust, within bounds.
 
     Where ``portable``, a constant's distance from where the search begins counts as a row's error does: ``SPREAD`` of it as
     much as a row that is off by 10%, beside a hundred rows. What the rows do not tell then stays near its prior, rather than
@@ -153,27 +160,31 @@ def fit(problem: Problem, rows: NDArray[np.bool_], portable: bool = False) -> di
     start = np.clip(np.log(list(begin.values())), low + 1e-6, high - 1e-6)
     spread = np.array([SPREAD[name] for name in names])
 
-    beside = problem.repeated(len(names))
-    weight = np.sqrt(PORTABLE_ROWS / rows.sum()) if portable else 1.0
+    rows = problem.measured_s.size
+    beside = problem.repeated(1 + len(names))
+    weight = np.sqrt(PORTABLE_ROWS / rows) if portable else 1.0
 
     def values(x: Iterable[float]) -> dict[str, float]:
         return dict(zip(names, map(math.exp, x), strict=True))
 
     @lru_cache(maxsize=1)  # slopes are asked for where residuals have just been
-    def seconds(x: tuple[float, ...]) -> Floats:
-        return problem.seconds(values(x))
+    def stepped(at: tuple[float, ...]) -> tuple[Floats, Floats]:
+        """A step of each constant; and all rows as they are and after each step, shape (1 + steps, rows), in one forecast."""
+        x = np.array(at)
+        steps = STEP * np.maximum(1.0, np.abs(x))
+        steps = np.where(x + steps > high, -steps, steps)
+        points = np.repeat(np.exp(x + np.vstack([np.zeros_like(x), np.diag(steps)])), rows, axis=0)
+        return steps, beside.seconds(dict(zip(names, points.T, strict=True))).reshape(-1, rows)
 
     def residuals(x: Floats) -> Floats:
-        logs: Floats = weight * np.log(seconds(tuple(x))[rows] / problem.measured_s[rows])
+        _, seconds = stepped(tuple(x))
+        logs: Floats = weight * np.log(seconds[0] / problem.measured_s)
         return np.concatenate([logs, SOFT * (x - start) / spread]) if portable else logs
 
     def slopes(x: Floats) -> Floats:
-        """Derivatives of the residuals by x, shape (residuals, x): a step of each constant, all in one forecast."""
-        steps = STEP * np.maximum(1.0, np.abs(x))
-        steps = np.where(x + steps > high, -steps, steps)
-        points = np.repeat(np.exp(x + np.diag(steps)), rows.size, axis=0)
-        stepped_s = beside.seconds(dict(zip(names, points.T, strict=True))).reshape(len(names), rows.size)
-        by_rows: Floats = weight * np.log(stepped_s / seconds(tuple(x)))[:, rows].T / steps
+        """Derivatives of the residuals by x, shape (residuals, x)."""
+        steps, seconds = stepped(tuple(x))
+        by_rows: Floats = weight * np.log(seconds[1:] / seconds[0]).T / steps
         return np.concatenate([by_rows, np.diag(SOFT / spread)]) if portable else by_rows
 
     # soft_l1 beyond 10%: a few rows of another kernel than the profile's shall not decide.
@@ -199,8 +210,17 @@ def _with_others(fitted: Fitted, fits: Sequence[Fitted]) -> Fitted:
     return replace(fitted, constants=replace(fitted.constants, left_out_interval=interval), carried_s=carried_s)
 
 
-def _fit_use(use: Use, runs: Sequence[MeasuredRun], data: str, command: str) -> Fitted:
-    problem = problem_of(runs)
+def _fit_use(
+    use: Use, runs: Sequence[MeasuredRun], data: str, command: str
+) -> tuple[Fitted | None, Sequence[MeasuredRun], list[MeasuredRun]]:
+    """The fit of a use; or its runs, where they are too few; and the runs that no profile describes."""
+    problem, others = described(runs)
+    if problem is None or len(problem.runs) < MIN_ROWS:
+        return None, problem.runs if problem else (), others
+    return _fitted(use, problem, data, command), (), others
+
+
+def _fitted(use: Use, problem: Problem, data: str, command: str) -> Fitted:
     measured_s, fold = problem.measured_s, problem.fold
     held_out, interval = np.empty(measured_s.size), np.empty(measured_s.size)
     for index in range(FOLDS):
@@ -211,24 +231,23 @@ def _fit_use(use: Use, runs: Sequence[MeasuredRun], data: str, command: str) -> 
     for index in range(FOLDS):
         out = fold == index
         interval[out] = _quantile(logs[~out] if (~out).any() else logs)
-    every = np.ones(measured_s.size, dtype=bool)
     constants = Constants(
-        fit(problem, every),
+        fit(problem),
         interval=_quantile(logs),
         rows=measured_s.size,
         held_out_mape=float(np.mean(np.abs(held_out))),
         data=data,
         date=datetime.date.today().isoformat(),
         command=command,
-        portable=fit(problem, every, portable=True),
-        seen=seen_in((run.workload, parse_pattern(run.pattern), run.time_s) for run in runs),
+        portable=fit(problem, portable=True),
+        seen=seen_in((run.workload, parse_pattern(run.pattern), run.time_s) for run in problem.runs),
     )
     return Fitted(use, problem, constants, problem.seconds() / measured_s - 1.0, held_out, interval)
 
 
 def _held_out(problem: Problem, out: NDArray[np.bool_]) -> Floats:
     """Forecasts of the rows of a fold by constants of the others; by priors where these are too few."""
-    values: Mapping[str, float] = fit(problem, ~out) if (~out).sum() >= MIN_ROWS // 2 else {}
+    values: Mapping[str, float] = fit(problem.where(~out)) if (~out).sum() >= MIN_ROWS // 2 else {}
     return problem.seconds(values)[out]
 
 

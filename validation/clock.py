@@ -107,7 +107,7 @@ def serving_series(runs: Sequence[MeasuredRun]) -> dict[float, list[Series]]:
             problem = problem_of(members)
             for free_s, of_time in found.items():
                 tried = replace(problem, calls=replace(problem.calls, free_s=np.full(times_s.size, free_s)))
-                of_time.append(_of_problem(problem, fit(tried, short), long, np.ones(1)))
+                of_time.append(_of_problem(problem, fit(tried.where(short)), long, np.ones(1)))
     return {tried_s: found[min(tried_s, SHORT_S)] for tried_s in TRIED_SERVING_S}
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..errors import InputError, suggest, unknown
@@ -77,7 +77,7 @@ class MeasuredRun:
     calls_before: int = 0
     rotary_dim: int = 0
 
-    @property
+    @cached_property
     def workload(self) -> Workload:
         """The workload of the run."""
         return Workload(
@@ -93,7 +93,7 @@ class MeasuredRun:
             head_dim_v=self.head_dim_v,
         )
 
-    @property
+    @cached_property
     def conditions(self) -> Conditions:
         """How the call was run."""
         what, *done = self.measures.split("+")
@@ -116,6 +116,9 @@ DIRECTIONS = ("fwd", "bwd", "fwdbwd")
 LINEAR = "linear-"
 COLUMNS = tuple(item.name for item in fields(MeasuredRun))
 _REQUIRED = tuple(item.name for item in fields(MeasuredRun) if item.default is MISSING)
+_CELLS = tuple(
+    (item.name, str(item.type).removesuffix(" | None"), item.name in _REQUIRED) for item in fields(MeasuredRun)
+)
 
 
 def load_curated() -> list[MeasuredRun]:
@@ -216,17 +219,16 @@ def _run(row: dict[str, str], where: str) -> MeasuredRun:
     if (more := row.get(None)) is not None:  # type: ignore[call-overload]  # where csv puts cells beyond the header
         raise InputError(f"{where} has more cells than there are columns, from {more[0]!r} on")
     values: dict[str, object] = {}
-    for item in fields(MeasuredRun):
-        text = row.get(item.name, "")
+    for name, kind, required in _CELLS:
+        text = row.get(name, "")
         if text is None:
-            raise InputError(f"{where} is too short: it has no {item.name!r}")
-        kind = str(item.type).removesuffix(" | None")
-        if text == "" and item.default is not MISSING:
+            raise InputError(f"{where} is too short: it has no {name!r}")
+        if text == "" and not required:
             continue
         try:
-            values[item.name] = _READ[kind](text)
+            values[name] = _READ[kind](text)
         except ValueError:
-            raise InputError(f"{where}: {item.name} {text!r} is not {_KIND[kind]}") from None
+            raise InputError(f"{where}: {name} {text!r} is not {_KIND[kind]}") from None
     run = MeasuredRun(**values)  # type: ignore[arg-type]
     if not (math.isfinite(run.time_s) and run.time_s > 0):
         raise InputError(f"{where}: time_s {row['time_s']!r} is not a positive time in seconds")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..hwmodels import GPU, load_gpu
 from ..simulator import parse_pattern
-from ..simulator.batch import stack
+from ..simulator.batch import some, stack
 from ..simulator.calibration import with_constants
 from ..simulator.call import kernel_work, resolve_tiles, single_call
 from ..simulator.calls import Calls, Costs
@@ -65,6 +65,19 @@ class Problem:
             speed_of_light_s=np.tile(self.speed_of_light_s, times),
         )
 
+    def where(self, wanted: NDArray[np.bool_]) -> Problem:
+        """Some of the rows."""
+        return replace(
+            self,
+            runs=tuple(run for run, kept in zip(self.runs, wanted, strict=True) if kept),
+            calls=some(self.calls, wanted),
+            alone=self.alone[wanted],
+            measured_s=self.measured_s[wanted],
+            idle_s=self.idle_s[wanted],
+            fold=self.fold[wanted],
+            speed_of_light_s=self.speed_of_light_s[wanted],
+        )
+
     def costs(self, values: Mapping[str, float | Floats] | None = None) -> Costs:
         """Forecasts, with some constants (see calibration.BOUNDS) in place of priors: one of each, or one for each row."""
         profile, gpu = with_constants(self.profile, self.gpu, values or {})
@@ -93,14 +106,29 @@ def problem_of(runs: Sequence[MeasuredRun]) -> Problem:
     Raises:
         InputError: a run that the kernel's profile cannot describe.
     """
-    calls, light_s = [], []
+    return _problem(runs, [_call(run) for run in runs])
+
+
+def described(runs: Sequence[MeasuredRun]) -> tuple[Problem | None, list[MeasuredRun]]:
+    """Those of forward runs of one GPU and kernel that its profile can describe, if any, and the others."""
+    known, calls, others = [], [], []
     for run in runs:
-        gpu, profile, call, pairs = _call(run)
+        try:
+            calls.append(_call(run))
+            known.append(run)
+        except InputError:
+            others.append(run)
+    return _problem(known, calls) if known else None, others
+
+
+def _problem(runs: Sequence[MeasuredRun], described: Sequence[tuple[GPU, KernelProfile, Calls, int]]) -> Problem:
+    light_s = []
+    for run, (gpu, _, _, pairs) in zip(runs, described, strict=True):
         workload = run.workload
         flop = 2.0 * pairs * workload.batch * workload.heads * (workload.head_dim + workload.dim_v)
         light_s.append(flop / gpu.peak_flops(workload.dtype))
-        calls.append(call)
-    stacked = stack(calls)
+    gpu, profile, *_ = described[-1]
+    stacked = stack([call for _, _, call, _ in described])
     moving_s = forecast(gpu, profile, stacked).traffic.unique_bytes / gpu.dram_bandwidth_bytes_s
     return Problem(
         tuple(runs),

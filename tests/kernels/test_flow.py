@@ -54,7 +54,7 @@ def reached(flow: Flow, without: int | None = None) -> set[int]:
 
 
 @given(random_flows())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_dominance_is_its_definition(flow: Flow) -> None:
     alive = reached(flow)
     for over in alive:
@@ -64,7 +64,7 @@ def test_dominance_is_its_definition(flow: Flow) -> None:
 
 
 @given(random_flows())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_loop_is_entered_at_its_header_and_nested_loops_stay_inside(flow: Flow) -> None:
     for loop in walk(find_loops(flow)):
         assert all(flow.dominates(loop.header, block) for block in loop.blocks)

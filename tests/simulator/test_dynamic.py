@@ -19,7 +19,7 @@ TILE = st.sampled_from([1, 16, 48, 64, 128, 176, 200])
     st.sampled_from(NAMES), st.integers(1, 4000), st.integers(0, 3000), st.sampled_from([0.0, 0.5, 2.0]),
     st.sampled_from([0.0, 0.5, 1.0]), st.booleans(), TILE, TILE,
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_counts_stay_inside_their_limits(name, queries, cached, spread, alike, causal, tile_q, tile_kv):
     pattern = parse_pattern(f"{name} spread={spread} alike={alike} causal={int(causal)}")
     workload = Workload((queries,), 8, 64, heads_kv=2, cached=cached)
@@ -73,7 +73,7 @@ def test_rows_kept_whole_raise_the_density():
 
 
 @given(st.sampled_from(NAMES), st.integers(256, 4096))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_choosing_more_tokens_never_costs_less(name, tokens):
     pattern = parse_pattern(name)
     assert isinstance(pattern, Dynamic)

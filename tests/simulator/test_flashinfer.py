@@ -81,7 +81,7 @@ def searched_parts(batch: int, q_tiles: int, kv_heads: int, keys: int, slots: in
     return -(-keys // low)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 12, 40]), st.integers(1, 500))
 def test_planned_splits_are_the_binary_search(batch, q_tiles, kv_heads, tiles):
     keys, slots = 64 * tiles, 2 * GPU.sms

@@ -86,7 +86,7 @@ def local_cases(draw):
 
 
 @given(local_cases(), TILE, TILE)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_local_patterns_equal_brute_force(case, tile_q, tile_kv):
     text, grid, mask = case
     compare(text, Workload(grid, 1, 64), mask, tile_q, tile_kv)
@@ -184,7 +184,7 @@ def sequence_cases(draw):
 
 
 @given(sequence_cases(), TILE, TILE)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_sequence_patterns_equal_brute_force(case, tile_q, tile_kv):
     compare(*case, tile_q, tile_kv)
 
@@ -202,7 +202,7 @@ def test_causal_with_unequal_tiles(tile_q, tile_kv):
     st.integers(1, 6), st.integers(1, 20), st.sampled_from([0.2, 0.95, 1.0]), st.booleans(), st.integers(0, 9),
     st.sampled_from([2, 4, 5, 8]), st.booleans(), TILE, TILE,
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(6, 20, 0.2, True, 3, 8, True, 8, 8)
 def test_radial_equals_brute_force(frames, tokens, decay, sink, text, block, shrink, tile_q, tile_kv):
     words = f"radial frames={frames} tokens={tokens} decay={decay} sink={int(sink)} text={text} block={block}"
@@ -220,7 +220,7 @@ def test_radial_equals_brute_force(frames, tokens, decay, sink, text, block, shr
 
 
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 9), st.sampled_from([1, 2, 3, 5]), TILE, TILE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_clear_with_text_equals_brute_force(rows, columns, text, radius, tile_q, tile_kv):
     order = [*by.row_major((rows, columns)), *[None] * text]
     words = f"clear radius={radius} grid={rows}x{columns} text={text}"
@@ -228,7 +228,7 @@ def test_clear_with_text_equals_brute_force(rows, columns, text, radius, tile_q,
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 6), st.integers(0, 3), st.integers(0, 2), TILE, TILE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scale_dit_equals_brute_force(rows, columns, text, radius, near, tile_q, tile_kv):
     high, low = by.tiled((4 * rows, 4 * columns), (4, 4)), by.row_major((2 * rows, 2 * columns))
     order = [("t", 0, 0)] * text + [("h", *t) for t in high] + [("l", *t) for t in low]
@@ -240,7 +240,7 @@ def test_scale_dit_equals_brute_force(rows, columns, text, radius, near, tile_q,
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), TILE, TILE)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_mvar_equals_brute_force(q_rows, q_columns, k_rows, k_columns, window, tile_q, tile_kv):
     q_grid, k_grid = (q_rows, q_columns), (k_rows, k_columns)
     mask = by.mask_of(by.row_major(q_grid), by.row_major(k_grid), by.mvar(q_grid, k_grid, window))

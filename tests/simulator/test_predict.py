@@ -89,7 +89,7 @@ def test_splitting_the_keys_fills_an_empty_gpu():
 
 
 @given(st.integers(1, 4000), st.integers(0, 3000), st.sampled_from(["a100", "h100", "b200", "rtx5090"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_more_keys_never_cost_less(queries, cached, gpu):
     # With the number of splits fixed: a split that becomes possible may well save time.
     small = predict(Workload(queries, 64, 128, batch=8, cached=cached), "causal", gpu)
@@ -98,7 +98,7 @@ def test_more_keys_never_cost_less(queries, cached, gpu):
 
 
 @given(st.integers(0, 4000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_much_wider_window_costs_more(left):
     # Not any wider one: a window that ends on a tile's edge may well be cheaper than a narrower one that does not.
     narrow, wide = (predict(Workload(16384, 16, 128), Band(w, 0), "h100").time_s for w in (left, 2 * left + 256))

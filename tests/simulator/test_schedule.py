@@ -75,17 +75,37 @@ def test_heads_from_their_first_tile_to_their_last_match_the_simulation(tiles, h
     assert ours == pytest.approx(simulate(np.tile(head, heads), 148), rel=0.03)
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 9.0)), min_size=1, max_size=6),
-    st.integers(1, 40),
-    st.integers(1, 12),
-)
+CLASSES = st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 9.0)), min_size=1, max_size=6)
+
+
+@given(CLASSES, st.integers(1, 40), st.integers(1, 12))
 def test_dealt_ctas_stay_where_they_are_dealt(classes, heads, servers):
     count, cost = zip(*sorted(classes, key=lambda item: -item[1]), strict=True)
     jobs = np.tile(np.repeat(cost, count), heads)
     real = max(jobs[server::servers].sum() for server in range(servers))
     found = dealt_makespan(np.array(cost), np.array(count, float) * heads, ONE, servers, np.array([float(heads)]))
     assert found[0] == pytest.approx(real)
+
+
+@given(st.lists(st.tuples(CLASSES, st.integers(1, 40)), min_size=2, max_size=5), st.integers(1, 12), st.booleans())
+def test_calls_beside_each_other_take_as_long_as_each_alone(calls, servers, longest_first):
+    columns = [
+        (*np.array(sorted(classes, key=lambda item: -item[1]), dtype=float).T, heads) for classes, heads in calls
+    ]
+    count, cost = (
+        np.concatenate(of) for of in (([n * heads for n, _, heads in columns]), ([c for _, c, _ in columns]))
+    )
+    row = np.cumsum([0, *(n.size for n, *_ in columns[:-1])])
+    heads = np.array([float(heads) for *_, heads in columns])
+    dealt = dealt_makespan(cost, count, row, servers, heads)
+    handed_out = makespan(cost, count, row, servers, longest_first, heads)
+    places = np.where(heads > 20, 2.0, 1.0) * servers
+    shared = makespan(cost, count, row, places, longest_first, heads, places > servers)
+    for i, (n, c, times) in enumerate(columns):
+        alone, one = (c, n * times, ONE), np.array([float(times)])
+        assert dealt[i] == pytest.approx(dealt_makespan(*alone, servers, one)[0])
+        assert handed_out[i] == pytest.approx(makespan(*alone, servers, longest_first, one)[0])
+        assert shared[i] == pytest.approx(makespan(*alone, places[i], longest_first, one, places[i] > servers)[0])
 
 
 def test_sms_that_share_a_divisor_with_the_tiles_of_a_head_are_dealt_its_longest_again_and_again():

@@ -36,7 +36,7 @@ def neighborhoods(draw):
 
 
 @given(neighborhoods())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(((25,), Neighborhood((5,), (1,), (3,), (False,)), (4,), (4,)))
 @example(((997 % 41,), Neighborhood((11,), (7,), (1,), (False,)), (4,), (8,)))
 def test_neighborhood_counts_equal_brute_force(case):
@@ -60,7 +60,7 @@ def test_neighborhood_counts_equal_brute_force(case):
     queries=st.integers(1, 60), keys=st.integers(1, 60), left=st.integers(0, 70), right=st.integers(0, 70),
     tile_q=st.integers(1, 17), tile_kv=st.integers(1, 17), packed=st.integers(1, 5),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(queries=60, keys=60, left=100, right=0, tile_q=16, tile_kv=8, packed=1)  # causal with unequal tiles
 @example(queries=60, keys=60, left=100, right=0, tile_q=8, tile_kv=16, packed=1)
 @example(queries=50, keys=10, left=3, right=0, tile_q=8, tile_kv=4, packed=1)  # queries that attend nothing

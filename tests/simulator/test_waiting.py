@@ -48,7 +48,7 @@ def span(work: float, chain: float, ctas: int, sms: int, residents: int) -> floa
     return float(found[0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     work=st.floats(10.0, 100.0),
     times=st.floats(1.0, 12.0),

@@ -101,6 +101,16 @@ def test_rows_repeated_are_forecast_each_with_its_own_constants(runs):
     assert together == pytest.approx(np.stack([problem.seconds(of) for of in values]), rel=1e-12)
 
 
+def test_some_of_the_rows_are_forecast_as_they_are_among_all(runs):
+    problem = problem_of(runs)
+    wanted = np.arange(len(runs)) % 3 > 0
+    some = problem.where(wanted)
+    assert some.runs == tuple(run for run, kept in zip(runs, wanted, strict=True) if kept)
+    assert some.seconds() == pytest.approx(problem.seconds()[wanted], rel=1e-12)
+    for name in ("measured_s", "fold", "idle_s", "alone", "speed_of_light_s"):
+        assert np.array_equal(getattr(some, name), getattr(problem, name)[wanted])
+
+
 def test_what_no_profile_describes_is_left_out(runs):
     import dataclasses
 

@@ -260,7 +260,7 @@ def test_ranks_are_told_apart() -> None:
 
 
 @given(st.integers(min_value=1, max_value=9))
-@settings(max_examples=9, deadline=None)
+@settings(max_examples=9)
 def test_k_normalisations_make_k_plus_one_passes(k: int) -> None:
     lines = [f"S{n}[] = sum(m) X{n}[m]\nX{n + 1}[m] = X{n}[m] / S{n}[]" for n in range(k)]
     cascade = parse("input X0[M]\n" + "\n".join(lines) + f"\nZ[] = max(m) X{k}[m]\noutput Z\n")

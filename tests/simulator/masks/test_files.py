@@ -23,7 +23,7 @@ ORDERED = {
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_runs_hold_what_they_were_made_of(rows, columns, data):
     cells = st.lists(st.integers(0, 2), min_size=rows * columns, max_size=rows * columns)
     blocks = np.array(data.draw(cells), dtype=np.int8).reshape(rows, columns)
@@ -39,7 +39,7 @@ def test_runs_hold_what_they_were_made_of(rows, columns, data):
 @given(
     st.integers(1, 60), st.integers(1, 60), st.sampled_from([(2, 2), (4, 12), (16, 8), (8, 8), (8, 2), (2, 24)]), st.data()
 )  # fmt: skip
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_other_tiles_follow_the_stated_rule(q_len, kv_len, tile, data):
     """Larger tiles are exact, and smaller ones take after their block: against the array, by definition."""
     shape = (-(-q_len // 8), -(-kv_len // 8))

@@ -107,7 +107,7 @@ def build(tree, env):
 
 @example("q", ("long", ("div", "q", "q")), "lt")  # 0 / 0 has no bounds, and no integer
 @given(trees, trees, st.sampled_from(["lt", "le", "eq", "ne", "ge"]))
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, suppress_health_check=list(HealthCheck))
 def test_floats_are_pytorchs(left, right, op):
     """Promotion, rounding, NaN and infinities: the graph's answer for every pair, and its block map."""
 

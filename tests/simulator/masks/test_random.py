@@ -100,7 +100,7 @@ def function_of(tree):
 @given(
     booleans, st.integers(1, LENGTH), st.integers(1, LENGTH), st.sampled_from([4, 8, 16, 24]), st.sampled_from([4, 8, 12, 32])
 )  # fmt: skip
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 def test_random_masks_agree_with_every_pair(tree, q_len, kv_len, q_block, kv_block):
     function = function_of(tree)
     graph = capture(function)
@@ -120,7 +120,7 @@ def test_random_masks_agree_with_every_pair(tree, q_len, kv_len, q_block, kv_blo
 
 
 @given(booleans, st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_intervals_are_never_narrower_than_the_truth(tree, data):
     function = function_of(tree)
     graph = capture(function)
@@ -135,7 +135,6 @@ def test_intervals_are_never_narrower_than_the_truth(tree, data):
 
 
 @given(st.lists(st.integers(-300, 300), min_size=1, max_size=80), st.sampled_from([1, 16]), st.data())
-@settings(deadline=None)
 def test_range_tables_hold_the_least_and_greatest(values, grain, data):
     table = RangeTable(np.array(values))
     table.grain = grain
@@ -149,7 +148,7 @@ def test_range_tables_hold_the_least_and_greatest(values, grain, data):
 
 
 @given(booleans, st.integers(1, LENGTH), st.integers(1, LENGTH), st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_pieces_of_the_work_do_not_matter(tree, q_len, kv_len, chunk, strip):
     """Few rectangles at a time, narrow strips, a forgetful memory: the same map."""
     graph = capture(function_of(tree))

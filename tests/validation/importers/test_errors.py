@@ -57,7 +57,7 @@ def test_changed_bytes_never_end_in_a_traceback(tmp_path, name):
     key, options = CASES[name]
     original = (DATA / name).read_bytes()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, len(original) - 1), st.binary(min_size=0, max_size=4))
     def check(position, replacement):
         path = tmp_path / name

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -92,17 +93,17 @@ def _measure(fake, progress):
 def test_measured_lines_are_rows_like_any_other(tmp_path):
     runs = load_runs(DATA / "serving.csv")
     path = tmp_path / "runs.jsonl"
-    path.write_text("".join(json.dumps({"schema": 1, "run": vars(run)}) + "\n" for run in runs))
+    path.write_text("".join(json.dumps({"schema": 1, "run": asdict(run)}) + "\n" for run in runs))
     assert load_runs(path) == runs
     again = tmp_path / "again.csv"
     save_runs(again, load_runs(path))
     assert load_runs(again) == runs
     fitted = made_up(60)
-    path.write_text("".join(json.dumps({"schema": 1, "run": vars(run)}) + "\n" for run in fitted))
+    path.write_text("".join(json.dumps({"schema": 1, "run": asdict(run)}) + "\n" for run in fitted))
     assert validate(load_runs(path), "runs.jsonl").held_out["h100", "fa3"].n == 60
 
 
-GOOD = vars(load_runs(DATA / "neighborhood.csv")[0])
+GOOD = asdict(load_runs(DATA / "neighborhood.csv")[0])
 
 
 @pytest.mark.parametrize(
