@@ -42,11 +42,9 @@ def forecast(
         splits: parts that the keys of each call are cut into, shape (calls,); by the profile's own rule when None.
     """
     c = calls
-    sizes = schedule.class_counts(c.row, c.visited.size)
 
     def flat(per_call: Floats) -> Floats:
-        """From one value per call to one per class, or to one that broadcasts."""
-        return per_call if sizes.size == 1 else schedule.per_class(per_call, sizes)
+        return schedule.per_class(per_call, c.row, c.visited.size)
 
     gqa = c.heads / c.kv_heads
     head_groups = c.batch * c.kv_heads * np.ceil(gqa / c.packed) * c.value_parts
@@ -152,7 +150,7 @@ def forecast(
     alone = flat(latency + waits)
     heads = head_groups * splits
     times = np.ones_like(heads) if profile.order == "by-tile" else heads
-    dealt = ~np.asarray(decodes) & (profile.order == "dealt")
+    dealt = ~np.asarray(decodes) if profile.order == "dealt" else False
     longest_first = profile.order in ("longest-first", "sections")
     grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
     if profile.order == "sections":

@@ -104,16 +104,19 @@ def share_of(
 
     Also the loads that it waits for, per call, where threads take keys in turns.
     """
-    sizes = schedule.class_counts(c.row, c.visited.size)
+
+    def flat(per_call: Floats) -> Floats:
+        return schedule.per_class(per_call, c.row, c.visited.size)
+
     share: Floats | float = 1.0
     loads: Floats | float = 0.0
     if profile.splitting.unroll > 1:
         turns, loads = steps.turns(profile, c, longest, splits, wide)
-        share = share * np.repeat(turns / np.maximum(longest, 1.0), sizes)
+        share = share * flat(turns / np.maximum(longest, 1.0))
     elif (splits > 1).any():  # each part takes whole tiles
-        parts = np.ceil(c.visited / np.repeat(splits, sizes)) / np.maximum(c.visited, 1.0)
+        parts = np.ceil(c.visited / flat(splits)) / np.maximum(c.visited, 1.0)
         if profile.splitting.empty_parts:  # in several waves, an SM has its share of the parts that visit nothing
-            parts = np.minimum(parts, np.repeat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0), sizes))
+            parts = np.minimum(parts, flat(np.where(ctas * splits > gpu.sms, 1.0 / splits, 1.0)))
         share = share * parts
     return share, loads
 

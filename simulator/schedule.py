@@ -43,9 +43,14 @@ def class_counts(row: Ints, classes: int) -> Ints:
     return sizes
 
 
-def per_class(values: Floats, sizes: Ints) -> Floats:
-    """From one value for each call to one for each of its classes; to a single one, which broadcasts, where all are alike."""
-    return values[:1] if (values == values[0]).all() else np.repeat(values, sizes)
+def per_class(values: Floats, row: Ints, classes: int) -> Floats:
+    """From one value for each call to one for each of its classes; to a single one, which broadcasts, where all are alike.
+
+    ``row`` and ``classes`` as in ``class_counts``.
+    """
+    if values.size == 1 or (values == values[0]).all():
+        return values[:1]
+    return np.repeat(values, class_counts(row, classes))
 
 
 def makespan(
@@ -77,15 +82,14 @@ def makespan(
     total = np.add.reduceat(cost * count, row)
     cumulative = np.cumsum(count)
     if row.size > 1:
-        sizes = class_counts(row, cost.size)
-        cumulative -= np.repeat(cumulative[row] - count[row], sizes)
+        cumulative -= np.repeat(cumulative[row] - count[row], class_counts(row, cost.size))
     # The small number keeps a whole number of waves whole when counts are not exact.
     each, times = (
-        values if np.size(values) == 1 else per_class(np.asarray(values), sizes) for values in (servers, repeats)
+        per_class(values, row, cost.size) if isinstance(values, np.ndarray) else values for values in (servers, repeats)
     )
     packed = np.maximum.reduceat(np.ceil(cumulative / each - 1e-9) * cost, row)
     packed = np.maximum(packed, total / servers)
-    if np.all(longest_first):
+    if longest_first is True or np.all(longest_first):
         return packed
     longest = np.maximum.reduceat(cost, row)
     ctas = np.add.reduceat(count, row)

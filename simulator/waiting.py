@@ -99,7 +99,7 @@ class Ctas:
         """Time until the last is done; places beyond one for each SM are shared."""
         shared = np.asarray(places) > self.sms
         span = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
-        if np.any(self.dealt):
+        if self.dealt is not False and np.any(self.dealt):
             span = np.where(self.dealt, schedule.dealt_makespan(cost, self.count, self.row, self.sms, self.heads), span)
         if self.section is None or self.sequences is None:
             return span
@@ -120,7 +120,7 @@ def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_
             where what is resident is tiles of one CTA that goes on.
     """
     residents = ctas.residents
-    held = np.repeat(residents, schedule.class_counts(ctas.row, chain.size))
+    held = schedule.per_class(residents, ctas.row, chain.size)
     worked = ctas.makespan(np.maximum(work, chain / held), ctas.sms)
     fill = np.where(residents > 1.0, latency, 0.0)
     span: Floats = worked + fill  # no less than a chain in its own place: the fill is a whole latency
