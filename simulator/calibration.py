@@ -57,7 +57,7 @@ class Use:
 
     Attributes:
         gpu, kernel: keys of a hardware model and a kernel profile. engine: see Conditions; "" for the kernel alone.
-        phase: "prefill", or "decode" (see KernelProfile.decodes), and " older" where an older architecture's program runs it.
+        phase: "prefill", or "decode" (see KernelProfile.decodes), and " (older program)" where an older architecture's program runs it.
         dtype: of the products, and of the cache where it differs: "16-bit", "8-bit", "16-bit on 8-bit".
     """
 
@@ -78,7 +78,7 @@ def use_of(gpu: GPU, kernel: str, workload: Workload, engine: str) -> Use:
         decodes = load_profile(kernel, gpu, engine).decodes(workload.tokens, 0)
     phase = "decode" if decodes else "prefill"
     if not engine and load_profile(kernel, gpu).runs_older(workload):
-        phase += " older"
+        phase += " (older program)"
     bits, kv_bits = (int(8 * DTYPE_BYTES[dtype]) for dtype in (workload.dtype, workload.kv_dtype or workload.dtype))
     return Use(gpu.key, kernel, engine, phase, f"{bits}-bit" if bits == kv_bits else f"{bits}-bit on {kv_bits}-bit")
 
