@@ -149,10 +149,11 @@ def forecast(
         each_wave = burst * schedule.keeping_step(work, c.count, c.row)
     alone = flat(latency + waits)
     heads = head_groups * splits
-    times = np.ones_like(heads) if profile.order == "by-tile" else heads
     dealt = ~np.asarray(decodes) if profile.order == "dealt" else False
     longest_first = profile.order in ("longest-first", "sections")
-    grid = waiting.Ctas(c.count * flat(heads), c.row, times, gpu.sms, in_flight, longest_first, dealt)
+    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, longest_first, dealt)
+    if profile.order == "by-tile":  # later Q tiles see no fewer keys than those before them
+        grid = replace(grid, rising=True)
     if profile.order == "sections":
         grid = replace(grid, sequences=c.batch, section=sections.section_heads(c, splits))
     if profile.in_step:

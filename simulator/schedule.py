@@ -105,6 +105,22 @@ def makespan(
     return np.where(longest_first, packed, unordered)
 
 
+def rising_makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | int) -> Floats:
+    """Time until the last of ``servers`` is done, per call, where the shortest start first. Arguments as in ``makespan``.
+
+    The server that ends first is always the one whose last CTA started first, so that each takes every ``servers``-th CTA. The
+    one that takes the last, a longest one, ends last.
+    """
+    sizes = class_counts(row, cost.size)
+    running = np.cumsum(count)
+    longer = running - np.repeat(running[row] - count[row], sizes)  # CTAs of a class and of those above it
+    each = servers if np.size(servers) == 1 else np.repeat(servers, sizes)
+    # The small number keeps a whole number of waves whole when counts are not exact.
+    upto, before = (np.ceil(ctas / each - 1e-9) for ctas in (longer, longer - count))
+    span: Floats = np.add.reduceat(cost * (upto - before), row)
+    return span
+
+
 def keeping_step(cost: Floats, count: Floats, row: Ints) -> Floats:
     """How much CTAs keep step, wave for wave: 1 where all of a call are alike, 0 from where the longest is ``EVEN`` above their
     mean. Arguments as in ``makespan``."""

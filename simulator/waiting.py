@@ -77,6 +77,7 @@ class Ctas:
         sms: of the GPU. residents: CTAs that an SM holds at once, shape (calls,). longest_first: the order they start in, of
             all calls or of each. dealt: calls whose CTAs are dealt to SMs beforehand, shape (calls,).
         sequences, section: of each call, and the heads of a section, where they start section by section (see sections).
+        rising: the shortest start first, in all calls.
     """
 
     count: Floats
@@ -88,15 +89,18 @@ class Ctas:
     dealt: NDArray[np.bool_] | bool = False
     sequences: Floats | None = None
     section: Floats | None = None
+    rising: bool = False
 
     def with_two_lengths(self, first: Floats, rest_last: NDArray[np.bool_]) -> Ctas:
         """Two classes for each: a share ``first`` of its CTAs, and the rest, which may be shorter and start last."""
         share = np.repeat(first, schedule.class_counts(self.row, self.count.size))
         count = np.stack([self.count * share, self.count * (1.0 - share)], axis=1).ravel()
-        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | rest_last)
+        return replace(self, count=count, row=2 * self.row, longest_first=self.longest_first | rest_last, rising=False)
 
     def makespan(self, cost: Floats, places: Floats | int) -> Floats:
         """Time until the last is done; places beyond one for each SM are shared."""
+        if self.rising:
+            return schedule.rising_makespan(cost, self.count, self.row, places)
         shared = np.asarray(places) > self.sms
         span = schedule.makespan(cost, self.count, self.row, places, self.longest_first, self.heads, shared)
         if self.dealt is not False and np.any(self.dealt):

@@ -20,6 +20,7 @@ from attncast.simulator.schedule import (
     kv_splits,
     last_wave,
     makespan,
+    rising_makespan,
     wide_splits,
     widening,
 )
@@ -73,6 +74,16 @@ def test_heads_from_their_first_tile_to_their_last_match_the_simulation(tiles, h
     cost, count = head[::-1].copy(), np.full(tiles, float(heads))
     ours = makespan(cost, count, ONE, 148, False, float(heads))[0]
     assert ours == pytest.approx(simulate(np.tile(head, heads), 148), rel=0.03)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.floats(0.1, 9.0)), min_size=1, max_size=12),
+    st.integers(1, 20),
+)
+def test_shortest_first_is_the_simulation(classes, servers):
+    count, cost = zip(*sorted(classes, key=lambda item: -item[1]), strict=True)
+    found = rising_makespan(np.array(cost), np.array(count, float), ONE, servers)[0]
+    assert found == pytest.approx(simulate(sorted(np.repeat(cost, count)), servers))
 
 
 CLASSES = st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 9.0)), min_size=1, max_size=6)
