@@ -34,7 +34,11 @@ class Traffic:
     cold: Floats | float = 0.0
 
 
-THRASHED = 1.1  # sizes of an L2 in one part that a loop touches to find nothing of its last turn
+# Sizes of an L2 in one part that a loop touches, and the share of it that then comes from DRAM: an L40 reads 91,648 KiB at the
+# rate of its 96 MiB, but 100,352, 110,080, 120,832 and 132,608 KiB at 4294, 1075, 880 and 850 GB/s, of which DRAM gives 845
+# (RRZE gpu-benches, gpu-l2-cache/l40.txt at 3088b33).
+LOOPED = (0.932, 1.021, 1.120, 1.229, 1.349)
+MISSED = (0.0, 0.2, 0.79, 0.96, 1.0)
 
 
 def traffic(
@@ -126,11 +130,14 @@ def sweeps(
 def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats:
     """Share of a call's bytes that the L2 still holds from the call before it; ``warm`` as in ``traffic``.
 
-    Tensors that fit where every SM reaches them are all there; from there to the whole L2 ever fewer; beyond it a loop over
-    them drives each out before its next use.
+    Tensors that fit where every SM reaches them are all there. Of an L2 in two parts, ever fewer from there to the whole L2;
+    beyond it a loop over them drives each out before its next use. One in one part loses them as ``MISSED`` tells.
     """
-    whole = max(gpu.l2_bytes / gpu.l2_effective_bytes, THRASHED)
-    share: Floats = between((whole - size_bytes / gpu.l2_effective_bytes) / (whole - 1.0), 0.0, 1.0) * warm
+    whole, sizes = gpu.l2_bytes / gpu.l2_effective_bytes, size_bytes / gpu.l2_effective_bytes
+    if whole < LOOPED[-1]:
+        looped: Floats = (1.0 - np.interp(sizes, LOOPED, MISSED)) * warm
+        return looped
+    share: Floats = between((whole - sizes) / (whole - 1.0), 0.0, 1.0) * warm
     return share
 
 

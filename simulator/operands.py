@@ -89,7 +89,9 @@ def loading(
     decodes = profile.decodes(c.queries, c.keys - c.queries)
     prompts = 1.0 if swept is None else swept.from_l2
     cached = c.batch * (touched * per_key + beside) + partial
-    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm), prompts)
+    # A tile's loads are there when the last of its many lines is. Of what exceeds the whole L2, DRAM has some of every tile.
+    whole = cached <= gpu.l2_bytes
+    from_l2 = np.where(decodes, memory.resident_share(gpu, cached, c.warm) * whole, prompts)
     latency_s = memory.latency_seconds(gpu, from_l2)
     compiled = {name: getattr(c, name) for name in pipes.COMPILED}
     resident = np.where(decodes, 0.0, c.in_flight)  # what a decoding SM's CTAs take together was walked

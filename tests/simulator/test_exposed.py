@@ -199,6 +199,34 @@ def test_a_sweep_that_the_l2_holds_misses_once_and_heads_in_flight_together_miss
     assert together.from_l2 == rows.from_l2 == 0.0
 
 
+@pytest.mark.parametrize(
+    ("kib", "gb_s"), [(91_648, 5243), (100_352, 4294), (110_080, 1075), (120_832, 880), (132_608, 850)]
+)
+def test_a_loop_over_more_than_an_l2_in_one_part_runs_at_the_rate_measured_on_an_l40(kib: int, gb_s: int) -> None:
+    l40s = load_gpu("l40s")
+    missed = 1.0 - memory.resident_share(l40s, np.array([kib * 1024.0]), 1.0)[0]
+    assert 845.0 / max(missed, 845.0 / 5243.0) == pytest.approx(gb_s, rel=0.02)
+
+
+def test_an_l2_in_two_parts_holds_ever_less_and_beyond_its_size_nothing() -> None:
+    h100 = load_gpu("h100")
+    sizes = np.array([h100.l2_effective_bytes, 0.5 * (h100.l2_effective_bytes + h100.l2_bytes), h100.l2_bytes])
+    assert memory.resident_share(h100, sizes, 1.0) == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_a_tile_of_which_the_l2_has_lost_some_waits_for_dram() -> None:
+    def seconds_a_key(cached: int, gpu: GPU) -> float:
+        decoding = Workload((1,), 5, 128, heads_kv=1, batch=2, cached=cached, dtype="bf16")
+        return (
+            predict(decoding, "causal", gpu, "sglang-triton", conditions=Conditions(graph=True)).kernel_time_s / cached
+        )
+
+    slow = replace(RTX, dram_latency_s=2.0 * RTX.dram_latency_s)
+    held, lost, far = (seconds_a_key(keys, slow) / seconds_a_key(keys, RTX) for keys in (65_535, 131_071, 1_048_575))
+    assert held < 1.05
+    assert lost == pytest.approx(far, rel=0.05)
+
+
 def test_ctas_that_share_an_sm_wait_within_their_work() -> None:
     shared = call(Band(UNLIMITED, 0), 64)
     assert shared.in_flight[0] == 2.0
