@@ -57,7 +57,8 @@ class Use:
 
     Attributes:
         gpu, kernel: keys of a hardware model and a kernel profile. engine: see Conditions; "" for the kernel alone.
-        phase: "prefill", or "decode" (see KernelProfile.decodes), and " (older program)" where an older architecture's program runs it.
+        phase: "prefill", or "decode" (see KernelProfile.decodes), and " (older program)" where that of an older architecture
+            runs it.
         dtype: of the products, and of the cache where it differs: "16-bit", "8-bit", "16-bit on 8-bit".
     """
 

@@ -151,9 +151,8 @@ def forecast(
     heads = head_groups * splits
     dealt = ~np.asarray(decodes) if profile.order == "dealt" else False
     longest_first = profile.order in ("longest-first", "sections")
-    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, longest_first, dealt)
-    if profile.order == "by-tile":  # later Q tiles see no fewer keys than those before them
-        grid = replace(grid, rising=True)
+    rising = profile.order == "by-tile"  # later Q tiles see no fewer keys than those before them
+    grid = waiting.Ctas(c.count * flat(heads), c.row, heads, gpu.sms, in_flight, longest_first, dealt, rising=rising)
     if profile.order == "sections":
         grid = replace(grid, sequences=c.batch, section=sections.section_heads(c, splits))
     if profile.in_step:

@@ -111,10 +111,9 @@ def rising_makespan(cost: Floats, count: Floats, row: Ints, servers: Floats | in
     The server that ends first is always the one whose last CTA started first, so that each takes every ``servers``-th CTA. The
     one that takes the last, a longest one, ends last.
     """
-    sizes = class_counts(row, cost.size)
     running = np.cumsum(count)
-    longer = running - np.repeat(running[row] - count[row], sizes)  # CTAs of a class and of those above it
-    each = servers if np.size(servers) == 1 else np.repeat(servers, sizes)
+    longer = running - per_class(running[row] - count[row], row, cost.size)  # CTAs of a class and of those above it
+    each = per_class(servers, row, cost.size) if isinstance(servers, np.ndarray) else servers
     # The small number keeps a whole number of waves whole when counts are not exact.
     upto, before = (np.ceil(ctas / each - 1e-9) for ctas in (longer, longer - count))
     span: Floats = np.add.reduceat(cost * (upto - before), row)
