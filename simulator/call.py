@@ -50,7 +50,7 @@ def kernel_work(profile: KernelProfile, pattern: Pattern, workload: Workload, ti
         tiling, packed = profile.kv_tiling, packed_rows(profile, pattern, workload)
         if profile.masking.skips_windows == "decode" and windowed(profile, pattern, workload):
             pattern, tiling = replace(pattern, left=max(pattern.left - 1, 0)), "dynamic"
-        return pattern.tile_work(workload, *tiles, tiling, packed)
+        return pattern.tile_work(workload, *tiles, tiling, packed, profile.masking.empty_rows)
     return pattern.tile_work(workload, *tiles, profile.kv_tiling)
 
 

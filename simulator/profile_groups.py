@@ -61,7 +61,7 @@ class Masking:
 
     Attributes:
         tiles: "partial": partial tiles only; "natten": every tile, unless NATTEN's predicate says that none needs it.
-        first: each Q tile's first KV tile is masked whether its pattern and length ask for it or not.
+        first: a KV tile of each Q tile, its first or its last, is masked whether its pattern and length ask for it or not.
         alu_per_axis, alu_select: compare-pipe operations to mask one score (see operations). alu_by_axes: the same in all, for
             one axis and each further one, where they were counted one by one (empty: not so).
         waits: masking overlaps nothing: a warp's maximum waits for its own mask, and all warps mask the same tile.
@@ -71,6 +71,7 @@ class Masking:
             ``DECODE_QUERIES`` tokens, which go over a list of a window's keys from its first on, of as many as it reaches back,
             the newest among them; beyond, every KV tile is tested first.
         drops_wide_windows: a window that holds all keys is none: the kernel of calls without one runs.
+        empty_rows: a Q tile visits the KV tiles up to the diagonal of its last row, whether that holds a query or not.
     """
 
     tiles: Literal["partial", "natten"] = "partial"
@@ -83,6 +84,7 @@ class Masking:
     coordinates: Literal["precomputed", "divided"] = "precomputed"
     skips_windows: Literal["always", "decode"] = "always"
     drops_wide_windows: bool = False
+    empty_rows: bool = False
 
 
 @dataclass(frozen=True)

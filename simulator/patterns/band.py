@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -69,16 +69,27 @@ class Band(PatternBase):
         return Pieces(*plain(workload), (Piece((Interval(0, start, np.maximum(start, end)),)),))
 
     def tile_work(
-        self, workload: Workload, q_tile: Grid, kv_tile: Grid, tiling: KvTiling = "static", packed: int = 1
+        self,
+        workload: Workload,
+        q_tile: Grid,
+        kv_tile: Grid,
+        tiling: KvTiling = "static",
+        packed: int = 1,
+        empty_rows: bool = False,
     ) -> TileWork:
         """Exact TileWork on the flattened sequence; a tile of several axes counts as its number of tokens.
 
         ``packed`` query heads that share keys lie beside each other: a Q tile of R rows holds R / packed tokens, and the
-        counts are those of the packed heads together.
+        counts are those of the packed heads together. Where ``empty_rows``, a Q tile visits the KV tiles of its rows beyond the
+        last query as well, as far as the diagonal bounds them.
         """
         tile_q, tile_kv = math.prod(q_tile), math.prod(kv_tile)
         queries, keys = workload.tokens, workload.kv_tokens
         axis = band_work(queries, keys, self.left, self.right, tile_q, tile_kv, tiling, packed)
+        if empty_rows and self.right < UNLIMITED:
+            empty = -(queries * packed) % tile_q // packed
+            whole = band_work(queries + empty, keys + empty, self.left, self.right, tile_q, tile_kv, tiling, packed)
+            axis = replace(whole, pairs=axis.pairs, starts=axis.starts)
         return product([axis], -(-queries * packed // tile_q), -(-keys // tile_kv), queries * keys)
 
     def tested_work(self, workload: Workload, q_tile: Grid, kv_tile: Grid) -> TileWork:

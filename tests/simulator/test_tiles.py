@@ -85,6 +85,30 @@ def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_
     assert got == expected
 
 
+@given(
+    queries=st.integers(1, 60), cached=st.integers(0, 40), left=st.integers(0, 110), tile_q=st.integers(1, 17),
+    tile_kv=st.integers(1, 17),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+@example(queries=1, cached=0, left=110, tile_q=16, tile_kv=8)  # a token and one key: two KV tiles
+def test_empty_rows_of_a_q_tile_visit_what_queries_there_would(queries, cached, left, tile_q, tile_kv):
+    band, workload = Band(left, 0), Workload((queries,), 1, 64, cached=cached)
+    rows = -(-queries // tile_q) * tile_q
+    mask = oracle.band_mask(rows, rows + cached, left, 0)
+    visited, full = oracle.count_tiles(mask, np.arange(rows) // tile_q, np.arange(rows + cached) // tile_kv)
+    work, own = (band.tile_work(workload, (tile_q,), (tile_kv,), empty_rows=empty) for empty in (True, False))
+    got = sorted((v, f) for v, f, n in zip(work.visited, work.full, work.count, strict=True) for _ in range(int(n)))
+    assert got == sorted(zip(visited, full, strict=True))
+    assert (work.visited_total, work.full_total, work.q_tiles) == (visited.sum(), full.sum(), own.q_tiles)
+    assert (work.pairs, work.starts, work.dense_kv_tiles) == (own.pairs, own.starts, own.dense_kv_tiles)
+    assert work.visited_total >= own.visited_total
+
+
+def test_a_dense_call_has_no_diagonal_for_empty_rows_to_go_on_to():
+    workload = Workload((130,), 1, 64)
+    assert Band().tile_work(workload, (128,), (64,), empty_rows=True) == Band().tile_work(workload, (128,), (64,))
+
+
 def test_dynamic_tiling_starts_at_the_first_key_needed():
     # Keys [30, 71) of the first Q tile: static tiles of 16 touch 4, dynamic ones ceil(41 / 16) = 3.
     pattern = parse_pattern("na window=41 stride=41")
