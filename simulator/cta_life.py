@@ -45,10 +45,12 @@ def _end_cycles(gpu: GPU, profile: KernelProfile, c: Calls, splits: Floats) -> F
         stored = filled * columns * np.where(splits > 1.0, ACCUMULATOR_BYTES, output_bytes)
         staged = c.tile_q * c.run_dim_v * output_bytes * np.where(splits > 1.0, 1.0, 2.0)
         return memory.l2_cycles(gpu, first + stored) + staged / gpu.smem_bytes_per_clock_per_sm
+    loaded = c.tile_q * c.dim * c.query_bytes * profile.products.one_query_buffer
     if profile.row_store_bytes:
         written = filled * columns * output_bytes
-        return np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
-    return memory.l2_cycles(gpu, c.tile_q * columns * output_bytes)
+        stored = np.maximum(memory.l2_cycles(gpu, written), written / profile.row_store_bytes)
+        return memory.l2_cycles(gpu, loaded) + stored
+    return memory.l2_cycles(gpu, loaded + c.tile_q * columns * output_bytes)
 
 
 def _first_bytes(c: Calls) -> tuple[Floats, Floats]:

@@ -33,6 +33,8 @@ class Products:
             ended; elsewhere another CTA, or the same one, asks for them before.
         fills: the softmax of a CTA's first KV tile and the product of the last one's values have no other tile's work beside
             them.
+        one_query_buffer: a CTA's next queries are loaded, empty rows of a tile too, once the last products of the tile before
+            have read theirs.
         transposes_fp8: V in fp8 is transposed in shared memory, as wgmma takes 8-bit operands in one order only.
         promotes_fp8: fp8 products of a KV tile are added to a second accumulator, of true fp32. serial_fp8_dim: head
             dimension from which the two products of a tile in fp8 do not overlap.
@@ -50,6 +52,7 @@ class Products:
     exposed_ends: bool = False
     tile_ctas: bool = False
     fills: bool = False
+    one_query_buffer: bool = False
     transposes_fp8: bool = False
     promotes_fp8: bool = False
     serial_fp8_dim: int = 1024
