@@ -65,6 +65,36 @@ def test_hoppers_overlap_is_what_flash_attention_3_takes_without_its_own():
     assert predict(workload, "dense", "h100", "trtllm").time_s == pytest.approx(4.02e-3, rel=0.01)
 
 
+@pytest.mark.parametrize(("tokens", "tiles"), [(1, 2), (64, 2), (65, 2), (128, 2), (129, 6), (192, 6)])
+def test_hoppers_last_q_tile_goes_on_to_the_diagonal_of_its_last_row(tokens, tiles):
+    _, calls = arrays(HOPPER, tokens=tokens, dim=256)  # tiles of 128 rows and of 64 keys
+    assert (calls.tile_q[0], calls.tile_kv[0]) == (128, 64)
+    assert (calls.visited * calls.count).sum() == tiles
+    assert (calls.full < calls.visited).all()
+    _, calls = arrays(BLACKWELL, tokens=tokens, dim=256)
+    assert (calls.visited * calls.count).sum() == (1 if tokens <= 128 else 3)
+
+
+@pytest.mark.parametrize("gpu", [HOPPER, BLACKWELL])
+def test_the_one_key_of_a_prompt_of_one_token_is_told_from_those_of_its_tile_that_are_not(gpu):
+    profile, calls = arrays(gpu, tokens=1)
+    unmasked = replace(profile, masking=replace(profile.masking, first=False))
+    alone = replace(calls, full=calls.visited)
+    assert forecast(gpu, profile, alone).limits["mask"][0] > forecast(gpu, unmasked, alone).limits["mask"][0] == 0.0
+
+
+@pytest.mark.parametrize(("dim", "dtype", "tokens"), [(64, "bf16", 1), (128, "bf16", 128), (192, "fp8", 1000)])
+def test_a_tiles_queries_come_from_the_l2_once_the_last_tiles_are_done_with(dim, dtype, tokens):
+    shape = {"heads": 1, "heads_kv": 1, "dim": dim, "dtype": dtype, "pattern": "dense"}
+    profile, calls = arrays(HOPPER, tokens=tokens, batch=HOPPER.sms, **shape)
+    assert profile.products.one_query_buffer
+    ahead = replace(profile, products=replace(profile.products, one_query_buffer=False))
+    waits, hidden = (forecast(HOPPER, each, replace(calls, locked_hz=np.array([1e9]))) for each in (profile, ahead))
+    cycles = 128 * dim * calls.query_bytes[0] / HOPPER.l2_bandwidth_bytes_s * HOPPER.sms * HOPPER.clock_hz
+    q_tiles = calls.count.sum()  # of each SM
+    assert waits.compute_s[0] - hidden.compute_s[0] == pytest.approx(q_tiles * cycles / 1e9, rel=1e-6)
+
+
 def test_every_query_head_loads_its_keys_and_stores_are_made_once():
     # A query head of 64 dims: itself, its keys and values, what it becomes; 8 bytes for each pair of dims that it rotates.
     head_bytes, stored_bytes = 4 * 64 * 2 + 8 * 64 / 2, 2 * 64 * 2
