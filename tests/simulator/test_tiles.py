@@ -89,7 +89,7 @@ def test_band_counts_equal_brute_force(queries, keys, left, right, tile_q, tile_
     queries=st.integers(1, 60), cached=st.integers(0, 40), left=st.integers(0, 110), tile_q=st.integers(1, 17),
     tile_kv=st.integers(1, 17),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example(queries=1, cached=0, left=110, tile_q=16, tile_kv=8)  # a token and one key: two KV tiles
 def test_empty_rows_of_a_q_tile_visit_what_queries_there_would(queries, cached, left, tile_q, tile_kv):
     band, workload = Band(left, 0), Workload((queries,), 1, 64, cached=cached)
