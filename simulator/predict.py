@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
+from typing import Final, Literal
 
 import numpy as np
 
@@ -200,13 +203,17 @@ def bound_by(costs: Costs, call: int = 0) -> str:
     return slowest if pipes[slowest] >= LEAST_BUSY * parts["tiles"] else "chain"
 
 
+# Which CTAs an order begins with, where not the longest.
+_FIRST: Final[Mapping[str, Literal["shortest", "any"]]] = {"by-tile": "shortest", "launch": "any"}
+
+
 def _dispatch(costs: Costs, gpu: GPU, profile: KernelProfile, work: TileWork) -> Dispatch | None:
     if costs.cta_cycles is None or costs.cta_count is None or costs.fill_s is None or costs.compute_s is None:
         return None
-    longest_first = profile.order != "launch"
+    first: Literal["longest", "shortest", "any"] = _FIRST.get(profile.order, "longest")
     span_s = float(costs.compute_s[0])
     return Dispatch(
-        costs.cta_cycles / costs.clock_hz[0], np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, longest_first,
+        costs.cta_cycles / costs.clock_hz[0], np.ceil(work.visited / costs.splits[0]), costs.cta_count, gpu.sms, first,
         float(costs.fill_s[0]), span_s,
     )  # fmt: skip
 
@@ -226,6 +233,11 @@ def _notes(
     if masks_all(profile, pattern, workload, tiles, work):
         notes.append(f"{profile.title} masks every tile of this pattern, {work.full_total:,} full ones included.")
     packed = packed_rows(profile, pattern, workload)
+    ended = replace(profile, masking=replace(profile.masking, empty_rows=False)) if profile.masking.empty_rows else None
+    if ended and work.visited_total > kernel_work(ended, pattern, w, tiles).visited_total:
+        notes.append(
+            "The last Q tile visits KV tiles of no key: it goes on to the diagonal of rows that hold no query."
+        )
     if packed > 1:
         notes.append(
             f"A Q tile's rows are tokens of {packed} query heads that share keys; the tile counts are of all {packed}."

@@ -21,7 +21,7 @@ class Dispatch:
 
     Attributes:
         cta_s: seconds of one CTA of each class, longest first, shape (classes,). visited: KV tiles of each class's CTAs.
-        count: CTAs in each class. sms: SMs. longest_first: the kernel hands out long CTAs first.
+        count: CTAs in each class. sms: SMs. first: which of its CTAs the kernel hands out first, where that goes by length.
         fill_s: latency that nothing hides, before the first tile and after the last.
         span_s: from the first CTA's start to the last one's end, as forecast; ``fill_s`` included.
     """
@@ -30,7 +30,7 @@ class Dispatch:
     visited: Floats
     count: Floats
     sms: int
-    longest_first: bool
+    first: Literal["longest", "shortest", "any"]
     fill_s: float
     span_s: float
 

@@ -67,10 +67,12 @@ def timeline(dispatch: Dispatch, max_events: int = MAX_EVENTS) -> Timeline:
     used = bundles > 0
     size[np.cumsum(bundles)[used] - 1] = (counts - (bundles - 1) * bundle)[used]
     # Where CTAs are not sorted, the order of the grid decides, which counts by class do not keep.
-    shuffled = not dispatch.longest_first and kind.size > dispatch.sms and np.unique(kind).size > 1
+    shuffled = dispatch.first == "any" and kind.size > dispatch.sms and np.unique(kind).size > 1
     if shuffled:
         order = np.random.default_rng(0).permutation(kind.size)
         kind, size = kind[order], size[order]
+    elif dispatch.first == "shortest":
+        kind, size = kind[::-1], size[::-1]
     duration = dispatch.cta_s[kind] * size
     sm, start = _deal(duration, dispatch.sms)
     end = float((start + duration).max(initial=0.0))

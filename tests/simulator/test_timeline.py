@@ -40,8 +40,16 @@ def test_events_fill_the_forecast_span_without_overlap(name):
         assert (found.start_s[mine][1:] >= ends[:-1] - 1e-12).all()
 
 
+def test_a_kernel_that_starts_with_its_shortest_ctas_ends_with_its_longest():
+    found = timeline(predict(Workload(4096, 32, 128), "causal", "h100", "sglang-triton").dispatch)
+    for sm in np.unique(found.sm):
+        visited = (found.visited / found.ctas)[found.sm == sm]
+        assert visited.size > 1
+        assert (np.diff(visited) >= 0).all()
+
+
 def test_merging_keeps_sums():
-    dispatch = Dispatch(np.array([3.0, 1.0]), np.array([6.0, 2.0]), np.array([500.0, 700.0]), 7, True, 0.5, 0.0)
+    dispatch = Dispatch(np.array([3.0, 1.0]), np.array([6.0, 2.0]), np.array([500.0, 700.0]), 7, "longest", 0.5, 0.0)
     dispatch = replace(dispatch, span_s=320.0)
     whole, merged = timeline(dispatch), timeline(dispatch, max_events=100)
     assert whole.sm.size == 1200
@@ -54,7 +62,9 @@ def test_merging_keeps_sums():
 
 
 def test_too_many_ctas_are_handed_out_several_at_a_time():
-    dispatch = Dispatch(np.array([2.0, 1.0]), np.array([2.0, 1.0]), np.array([1.5e6, 10.0]), 100, True, 0.0, 30000.0)
+    dispatch = Dispatch(
+        np.array([2.0, 1.0]), np.array([2.0, 1.0]), np.array([1.5e6, 10.0]), 100, "longest", 0.0, 30000.0
+    )
     found = timeline(dispatch)
     assert found.ctas.sum() == 1_500_010
     assert found.sm.size < 21_000

@@ -75,6 +75,12 @@ def test_hoppers_last_q_tile_goes_on_to_the_diagonal_of_its_last_row(tokens, til
     assert (calls.visited * calls.count).sum() == (1 if tokens <= 128 else 3)
 
 
+@pytest.mark.parametrize(("gpu", "tokens", "said"), [("h100", 64, True), ("h100", 256, False), ("b200", 64, False)])
+def test_tiles_of_no_key_are_told(gpu, tokens, said):
+    notes = predict(Workload(tokens, 8, 256), "causal", gpu, "trtllm").notes
+    assert any("KV tiles of no key" in note for note in notes) == said
+
+
 @pytest.mark.parametrize("gpu", [HOPPER, BLACKWELL])
 def test_the_one_key_of_a_prompt_of_one_token_is_told_from_those_of_its_tile_that_are_not(gpu):
     profile, calls = arrays(gpu, tokens=1)
