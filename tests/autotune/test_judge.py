@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_bad_rows_are_named(tmp_path, capsys):
     run = load_runs(DATA / "configurations.csv")[0]
     path = tmp_path / "rows.csv"
     for config, message in (("", "has no config"), ("BLOCK_M=48 BLOCK_N=32", "is not in the space of 'triton'")):
-        save_runs(path, [type(run)(**{**vars(run), "config": config})])
+        save_runs(path, [replace(run, config=config)])
         with pytest.raises(InputError, match=message):
             judge(load_runs(path))
     with pytest.raises(SystemExit) as ended:
