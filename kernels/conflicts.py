@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -163,8 +163,9 @@ def wavefronts(ptx: str, loop: int) -> dict[Access, float]:
     return {access: float(np.mean(counts)) for access, counts in found.items()}
 
 
-def repeated_loads(ptx: str, loop: int) -> list[bool]:
-    """For each load from global memory in a loop (as in ``wavefronts``): whether the L1 has it from the same turn.
+def repeated_loads(ptx: str, loop: int) -> list[tuple[int, bool]]:
+    """For each load from global memory in a loop (as in ``wavefronts``): bytes of a lane, and whether the L1 has it from the
+    same turn.
 
     Never where its address comes from what the loop itself loads.
     """
@@ -189,10 +190,11 @@ def repeated_loads(ptx: str, loop: int) -> list[bool]:
         terms = [part.strip() for part in (address[1] if address else "").split("+")]
         at: Lanes = sum((kernel.value(term) for term in terms), kernel.value("0")) // SECTOR_BYTES
         sectors = {int(sector) for sector in at}
+        size = _lane_bytes(statement.opcode)
         if any(kernel.follows(term, loaded) for term in terms):
-            found.append(False)
+            found.append((size, False))
         else:
-            found.append(sectors <= asked)
+            found.append((size, sectors <= asked))
             asked |= sectors
     return found
 
@@ -210,7 +212,12 @@ def access_of(opcode: str) -> Access:
     modifiers = match[2].split(".")
     if match[1].endswith("M"):
         return f"matrix {kind}", BANK_BYTES * int(modifiers[-1] if modifiers[-1] in ("2", "4") else 1)
-    return kind, next((_SASS_BYTES[modifier] for modifier in modifiers if modifier in _SASS_BYTES), BANK_BYTES)
+    return kind, lane_bytes(modifiers)
+
+
+def lane_bytes(modifiers: Sequence[str]) -> int:
+    """Bytes that a load or store of SASS moves for each thread."""
+    return next((_SASS_BYTES[modifier] for modifier in modifiers if modifier in _SASS_BYTES), BANK_BYTES)
 
 
 def _read(text: str) -> _Kernel:
@@ -253,11 +260,16 @@ def _access(opcode: str) -> Access | None:
     if ".shared" not in opcode or head not in ("ld", "st", "ldmatrix", "stmatrix"):
         return None
     kind = "load" if head.startswith("ld") else "store"
-    many = re.search(r"\.[vx](\d)", opcode)
     if head.endswith("matrix"):
+        many = re.search(r"\.x(\d)", opcode)
         return f"matrix {kind}", BANK_BYTES * int(many[1] if many else 1)
-    bits = re.search(r"\.[bfus](\d+)$", opcode)
-    return kind, int(bits[1] if bits else 32) // 8 * int(many[1] if many else 1)
+    return kind, _lane_bytes(opcode)
+
+
+def _lane_bytes(opcode: str) -> int:
+    """Bytes that a PTX load or store moves for each thread."""
+    many, bits = re.search(r"\.[vx](\d)", opcode), re.search(r"\.[bfus](\d+)$", opcode)
+    return int(bits[1] if bits else 32) // 8 * int(many[1] if many else 1)
 
 
 def _of_warps(kernel: _Kernel, statement: _Statement, access: Access) -> Iterator[float]:

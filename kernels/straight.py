@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 _LABEL = re.compile(r"\s*(\.L_\w+):")
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);\s+/\* 0x[0-9a-f]+ \*/")
+# An nvdisasm before CUDA 13 notes scoreboards and stalls behind an instruction for sm_120: "&req={2} ?trans1".
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?)(?:\s{2,}[&?]\w.*?)?;\s+/\* 0x[0-9a-f]+ \*/")
 _CONTROL = re.compile(r"/\* 0x([0-9a-f]+) \*/")
 _TARGET = re.compile(r"`\((\.L_\w+)\)")
 

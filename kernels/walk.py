@@ -26,7 +26,7 @@ import click
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from .conflicts import Access, access_of, repeated_loads, wavefronts
+from .conflicts import Access, access_of, lane_bytes, repeated_loads, wavefronts
 from .near_memory import NearMemory, Traffic
 from .straight import Step, loops, outside, skipped_turn, steps
 
@@ -248,6 +248,19 @@ def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, 
     return latency, pipe, occupied
 
 
+def in_code_order(body: Sequence[Step], told: Sequence[tuple[int, bool]]) -> list[bool]:
+    """``repeated`` of ``walked`` from what conflicts.repeated_loads tells of the PTX; empty where the loads are others.
+
+    ptxas moves loads past each other, but leaves those of one size in their order: of SGLang's decoding at head dim 192 the
+    PTX loads where all keys and values lie first, the machine code where values lie after most of the keys.
+    """
+    sizes = [lane_bytes(step.opcode.split(".")) for step in body if step.opcode.startswith("LDG.")]
+    if sorted(sizes) != sorted(size for size, _ in told):
+        return []
+    of_size = {size: iter([again for other, again in told if other == size]) for size in set(sizes)}
+    return [next(of_size[size]) for size in sizes]
+
+
 FAR = 1500  # cycles, so many that waits for memory stand out
 
 
@@ -307,7 +320,7 @@ def _figures(
         raise InputError(f"there is no loop {loop}: expected 0 to {len(bodies) - 1}")
     text_of_ptx = ptx.read_text(encoding="utf-8", errors="replace") if ptx else ""
     conflicts = wavefronts(text_of_ptx, loop) if ptx else {}
-    repeated = repeated_loads(text_of_ptx, loop) if ptx else []
+    repeated = in_code_order(bodies[loop], repeated_loads(text_of_ptx, loop)) if ptx else []
     walk = partial(walked, arch=arch, memory=memory, conflicts=conflicts)
 
     of_scheduler = max(1, warps // SCHEDULERS)

@@ -82,14 +82,19 @@ def test_what_selects_an_address_is_followed() -> None:
 def test_loads_of_one_sector_are_there_after_the_first() -> None:
     address = "shl.b32 %r2, %r1, 3;", "cvt.u64.u32 %rd2, %r2;", "add.s64 %rd3, %rd1, %rd2;"
     loads = "ld.global.b64 %rd4, [%rd3];", "ld.global.b64 %rd5, [%rd3+4096];", "ld.global.b64 %rd6, [%rd3];"
-    assert repeated_loads(kernel(*address, *loads), 0) == [False, False, True]
+    assert repeated_loads(kernel(*address, *loads), 0) == [(8, False), (8, False), (8, True)]
+
+
+@pytest.mark.parametrize(("opcode", "size"), [("b8", 1), ("b16", 2), ("b32", 4), ("v2.b64", 16), ("v4.b32", 16)])
+def test_loads_are_told_with_their_bytes(opcode: str, size: int) -> None:
+    assert repeated_loads(kernel(f"ld.global.{opcode} %rd4, [%rd1];"), 0) == [(size, False)]
 
 
 def test_a_sector_is_there_whichever_warp_has_asked_for_it() -> None:
     near = "shl.b32 %r2, %r1, 3;", "cvt.u64.u32 %rd2, %r2;", "add.s64 %rd3, %rd1, %rd2;"  # 8 bytes a thread
     turned = "xor.b32 %r3, %r1, 32;", "shl.b32 %r4, %r3, 3;", "cvt.u64.u32 %rd4, %r4;", "add.s64 %rd5, %rd1, %rd4;"
     loads = "ld.global.b64 %rd6, [%rd3];", "ld.global.b64 %rd7, [%rd5];"  # the second warp's sectors, and the first's
-    assert repeated_loads(kernel(*near, *turned, *loads), 0) == [False, True]
+    assert repeated_loads(kernel(*near, *turned, *loads), 0) == [(8, False), (8, True)]
 
 
 def test_what_follows_a_scope_of_inline_assembly_is_read() -> None:
@@ -100,7 +105,7 @@ def test_what_follows_a_scope_of_inline_assembly_is_read() -> None:
 def test_loads_from_where_the_loop_is_told_are_not() -> None:
     address = "cvt.u64.u32 %rd2, %r1;", "add.s64 %rd3, %rd1, %rd2;", "ld.global.b64 %rd4, [%rd3];"
     told = "add.s64 %rd5, %rd1, %rd4;", "ld.global.b64 %rd6, [%rd5];", "ld.global.b64 %rd7, [%rd5];"
-    assert repeated_loads(kernel(*address, *told), 0) == [False, False, False]
+    assert repeated_loads(kernel(*address, *told), 0) == [(8, False)] * 3
 
 
 def test_opcodes_of_the_machine_say_which_access_they_are() -> None:

@@ -11,7 +11,7 @@ from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
 from attncast.kernels.near_memory import SETS, NearMemory, Traffic
 from attncast.kernels.straight import loops, outside, skipped_turn, steps
-from attncast.kernels.walk import BARRIER_CYCLES, BARRIER_WARP_CYCLES, Walked, main, serial_loads, walked
+from attncast.kernels.walk import BARRIER_CYCLES, BARRIER_WARP_CYCLES, Walked, in_code_order, main, serial_loads, walked
 
 
 def line(text: str, stall: int = 1, writes: int = 7, reads: int = 7, waits: int = 0) -> str:
@@ -73,6 +73,33 @@ def test_loads_that_depend_on_each_other_are_counted():
         line("FADD R3, R8, R2", waits=3),
     )
     assert serial_loads(together) == pytest.approx(1.0, abs=0.02)
+
+
+def test_loads_of_one_size_keep_their_order_where_a_compiler_moves_others_between() -> None:
+    code = only_loop(*(line(f"LDG.E.{bits} R2, [R4]", writes=0) for bits in ("64", "128", "64", "128")), EXP)
+    told = [(8, False), (8, True), (16, False), (16, False)]  # the PTX has both loads of 8 bytes first
+    assert in_code_order(code, told) == [False, False, True, False]
+    assert in_code_order(code, told[1:]) == []  # not the same loads
+
+
+def test_a_load_that_the_l1_has_is_not_waited_for_whatever_lies_before_it_in_the_ptx(tmp_path) -> None:
+    key = line("LDG.E.128 R8, [R2]", writes=1, waits=1), line("FADD R3, R8, R5", waits=2)
+    index = line("LDG.E.64 R2, [R4]", writes=0)
+    sass, ptx = tmp_path / "kernel.txt", tmp_path / "kernel.ptx"
+    sass.write_text(body(index, *key, index, line("FADD R3, R2, R5", waits=1), EXP))
+    ptx.write_text(
+        ".entry k(.param .u64 p)\n.reqntid 32\n{\nld.param.b64 %rd1, [p];\n$L__BB0_1:\n"
+        "ld.global.b64 %rd2, [%rd1];\nld.global.b64 %rd3, [%rd1];\nld.global.v4.b32 {%r2, %r3, %r4, %r5}, [%rd2];\n"
+        "ex2.approx.ftz.f32 %f1, %f2;\n@%p1 bra $L__BB0_1;\nret;\n}\n"
+    )
+    result = CliRunner().invoke(main, [str(sass), "--gpu", "h100", "--warps", "1", "--ptx", str(ptx)])
+    assert "waits = 2.0" in result.output
+    assert "waits = 3.0" in CliRunner().invoke(main, [str(sass), "--gpu", "h100", "--warps", "1"]).output
+
+
+def test_what_an_older_disassembler_notes_behind_an_instruction_is_none_of_it() -> None:
+    (step,), _ = steps(line("DEPBAR.LE SB0, 0x0                      &req={2}    ?trans1", waits=4))
+    assert (step.text, step.waits) == ("DEPBAR.LE SB0, 0x0", 4)
 
 
 def test_warps_meet_at_a_barrier_that_takes_longer_for_more_of_them():
