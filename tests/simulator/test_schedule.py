@@ -111,11 +111,13 @@ def test_calls_beside_each_other_take_as_long_as_each_alone(calls, servers, long
     dealt = dealt_makespan(cost, count, row, servers, heads)
     handed_out = makespan(cost, count, row, servers, longest_first, heads)
     places = np.where(heads > 20, 2.0, 1.0) * servers
+    rising = rising_makespan(cost, count, row, places)
     shared = makespan(cost, count, row, places, longest_first, heads, places > servers)
     for i, (n, c, times) in enumerate(columns):
         alone, one = (c, n * times, ONE), np.array([float(times)])
         assert dealt[i] == pytest.approx(dealt_makespan(*alone, servers, one)[0])
         assert handed_out[i] == pytest.approx(makespan(*alone, servers, longest_first, one)[0])
+        assert rising[i] == pytest.approx(rising_makespan(*alone, places[i])[0])
         assert shared[i] == pytest.approx(makespan(*alone, places[i], longest_first, one, places[i] > servers)[0])
 
 
