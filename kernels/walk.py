@@ -261,6 +261,14 @@ def in_code_order(body: Sequence[Step], told: Sequence[tuple[int, bool]]) -> lis
     return [next(of_size[size]) for size in sizes]
 
 
+REGISTER_BYTES = 4
+
+
+def stored_words(body: Sequence[Step]) -> list[tuple[str, int]]:
+    """Words of local memory that a thread stores, as (base register, word), one for each time."""
+    return [word for step in body if step.opcode.split(".")[0] == "STL" for word in _lines(step) or ()]
+
+
 FAR = 1500  # cycles, so many that waits for memory stand out
 
 
@@ -339,7 +347,12 @@ def _figures(
     if around := outside(code, labels, loop):
         once = walk(around, of_scheduler, turns=1)
         lines.append(f"end_cycles = {once.cycles:.0f}, end_work_cycles = {once.beside(residents):.0f}")
-    return [*lines, f"waits = {serial_loads(bodies[loop], repeated):.1f}"]
+    lines.append(f"waits = {serial_loads(bodies[loop], repeated):.1f}")
+    in_loop, outside_it = stored_words(bodies[loop]), stored_words(around)
+    if frame := {*in_loop, *outside_it}:
+        sizes = {"frame_bytes": len(frame), "stored_bytes": len(in_loop), "end_stored_bytes": len(outside_it)}
+        lines.append(", ".join(f"{name} = {REGISTER_BYTES * words}" for name, words in sizes.items()))
+    return lines
 
 
 if __name__ == "__main__":

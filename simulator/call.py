@@ -208,7 +208,7 @@ def _tile_stall(choice: TileChoice | None, conditions: Conditions) -> float:
     return choice.tile_stall
 
 
-_OF_CTA = ("shared_bytes", "end_cycles", "end_work_cycles")
+_OF_CTA = ("shared_bytes", "end_cycles", "end_work_cycles", "frame_bytes", "stored_bytes", "end_stored_bytes")
 
 
 def _compiled(choice: TileChoice | None) -> dict[str, float]:

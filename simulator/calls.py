@@ -43,7 +43,7 @@ class Calls:
         tests: 1 where the kernel looks at every KV tile to learn whether it lies in a window.
         streams_queries: 1 where queries come again with each KV tile.
         value_parts: CTAs that compute the same scores, each for its own columns of the output.
-        threads, shared_bytes: of a CTA. cycles to ahead, end_cycles, end_work_cycles: see waiting.Compiled. 0: not told.
+        threads, shared_bytes: of a CTA. cycles to ahead, end_cycles to end_stored_bytes: see waiting.Compiled. 0: not told.
         run_dim, run_dim_v: head dims run, padding included.
         starts: KV tiles that a head's Q tiles begin with (see TileWork).
         visited, full, tested, count: work classes of all calls, one call after the other, longest first.
@@ -103,6 +103,9 @@ class Calls:
     ahead: Floats
     end_cycles: Floats
     end_work_cycles: Floats
+    frame_bytes: Floats
+    stored_bytes: Floats
+    end_stored_bytes: Floats
     run_dim: Floats
     run_dim_v: Floats
     starts: Floats

@@ -142,7 +142,9 @@ def forecast(
     if profile.products.row_warps:  # written and read once each
         latency = latency + 2.0 * pipes.merged_bytes(profile, shape) / gpu.smem_bytes_per_clock_per_sm
     # What is asked for, and how long CTAs that ask all at once wait for what the L2 does not hold.
-    moved = traffic_of(gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept)
+    moved = traffic_of(
+        gpu, profile, c, shape, tile.l2_bytes, tiles_visited, q_tiles, head_groups, partial, swept, in_flight
+    )
     burst = burst_cycles(gpu, profile, c, q_tiles, splits, in_flight, moved, highest_hz)
     each_wave = np.zeros_like(burst)
     if profile.products.tile_ctas:

@@ -25,6 +25,7 @@ class Traffic:
         dram_bytes: what reaches DRAM.
         spilt_bytes: results of split keys among them, which the merge reads again.
         cold: share of the bytes that the L2 does not hold from the call before.
+        register_bytes: spilled registers among those that reach DRAM.
     """
 
     unique_bytes: Floats
@@ -32,6 +33,7 @@ class Traffic:
     dram_bytes: Floats
     spilt_bytes: Floats | float = 0.0
     cold: Floats | float = 0.0
+    register_bytes: Floats | float = 0.0
 
 
 # Sizes of an L2 in one part that a loop touches, and the share of it that then comes from DRAM: an L40 reads 91,648 KiB at the
@@ -39,6 +41,12 @@ class Traffic:
 # (RRZE gpu-benches, gpu-l2-cache/l40.txt at 3088b33).
 LOOPED = (0.932, 1.021, 1.120, 1.229, 1.349)
 MISSED = (0.0, 0.2, 0.79, 0.96, 1.0)
+# Share of the L2 beyond which spilled registers are written to DRAM each time that they are stored. Read off rows that
+# validation counts: 52 of one program on RTX PRO 6000 (SGLang's prompts in bf16, head dim 256, windows). 188 CTAs of it hold
+# 72 MB in flight, 54% of the L2, and take as long as DRAM takes for all that they store, up to twice as long as one of 8 or of
+# 128 CTAs (49 MB, 37%). 19 MB of another program are stored at 2.6 TB/s, more than that DRAM gives; with 44 MB of a third the
+# shortest prompts take 10 to 25% longer than otherwise. No source tells of such a limit, and an L40's L2 knows none for arrays.
+DIRTY = 0.5
 
 
 def traffic(
@@ -79,7 +87,8 @@ def traffic(
     left = 1.0 - resident_share(gpu, unique + partial_bytes, warm)
     reached = dram * left if kv_dram_bytes is None else (query_bytes + output_bytes) * left + kv_dram_bytes
     spilt = partial_bytes * (1.0 - held)
-    return Traffic(unique, query_bytes + output_bytes + kv_issued_bytes + partial_bytes, reached + spilt, spilt, left)
+    issued = query_bytes + output_bytes + kv_issued_bytes + partial_bytes
+    return Traffic(unique, issued, reached + spilt, spilt, left, np.zeros_like(reached))
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,14 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats
         return looped
     share: Floats = between((whole - sizes) / (whole - 1.0), 0.0, 1.0) * warm
     return share
+
+
+def written_back(gpu: GPU, held_bytes: Floats, stored_bytes: Floats) -> Floats:
+    """Bytes of spilled registers that reach DRAM of those ``stored_bytes``, where CTAs in flight hold ``held_bytes`` at once.
+
+    What is loaded again is taken to be in the L2 still.
+    """
+    return np.where(held_bytes > DIRTY * gpu.l2_bytes, stored_bytes, 0.0)
 
 
 def latency_seconds(gpu: GPU, from_l2: Floats) -> Floats:

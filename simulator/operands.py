@@ -18,8 +18,12 @@ from .tiles import Floats
 def traffic_of(
     gpu: GPU, profile: KernelProfile, c: Calls, shape: TileShape, tile_bytes: Floats, tiles_visited: Floats,
     q_tiles: Floats, head_groups: Floats, partial: Floats, swept: memory.Sweeps | None,
+    in_flight: Floats,
 ) -> memory.Traffic:  # fmt: skip
-    """What each call moves; ``partial`` bytes of split keys' results among it (see memory.traffic)."""
+    """What each call moves; ``partial`` bytes of split keys' results among it (see memory.traffic).
+
+    ``in_flight`` CTAs of an SM hold the registers that they spill in the L2; a tile that is only looked at stores few.
+    """
     per_key = (c.dim + c.dim_v) * c.kv_bytes
     issued_per_key = (c.dim + c.dim_v / c.value_parts) * c.kv_bytes
     spilled: Floats | float = 0.0
@@ -29,7 +33,7 @@ def traffic_of(
         scores = tiles_visited * head_groups * shape.rows * shape.keys
         spilled = np.where(stays, 0.0, scores * c.spill_bytes)
     touched = _touched(c, tiles_visited * shape.keys)
-    return memory.traffic(
+    found = memory.traffic(
         gpu,
         query_bytes=c.batch * c.heads * c.queries * c.dim * c.query_bytes + spilled + _index_bytes(profile, c, touched),
         output_bytes=c.batch * c.heads * c.queries * c.dim_v * np.maximum(c.query_bytes, OUTPUT_BYTES),
@@ -42,6 +46,13 @@ def traffic_of(
         kv_dram_bytes=None if swept is None else swept.dram_bytes,
         partial_bytes=partial,
     )
+    if not c.frame_bytes.any():
+        return found
+    ctas = q_tiles * head_groups
+    held = np.minimum(ctas, gpu.sms * in_flight) * c.threads * c.frame_bytes
+    stored = c.threads * (ctas * c.end_stored_bytes + tiles_visited * head_groups * c.stored_bytes)
+    written = memory.written_back(gpu, held, stored)
+    return replace(found, dram_bytes=found.dram_bytes + written, register_bytes=written)
 
 
 def _touched(c: Calls, visited: Floats) -> Floats:

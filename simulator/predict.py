@@ -121,6 +121,7 @@ def predict(
             *_notes(workload, gpu, profile, pattern, tiles, work),
             *_clock_notes(float(highest_hz(gpu, calls.locked_hz)[0]), float(costs.clock_hz[0])),
             *(cascade_notes(algorithm) if algorithm is not None else ()),
+            *_spill_notes(costs),
         ),
         traffic_bytes={
             name: float(getattr(costs.traffic, f"{name}_bytes")[0]) for name in ("unique", "issued", "dram")
@@ -272,6 +273,16 @@ def _padding_notes(w: Workload, profile: KernelProfile, tiles: tuple[Grid, Grid]
     if w.head_dim == w.dim_v and run[0] == run[1]:
         return [f"Head dim {w.head_dim} runs as {run[0]}: {zeros}"]
     return [f"Head dims {w.head_dim} (keys) and {w.dim_v} (values) run as {run[0]} and {run[1]}: {zeros}"]
+
+
+def _spill_notes(costs: Costs) -> list[str]:
+    """What spilled registers add to the traffic of a call."""
+    written = float(np.sum(costs.traffic.register_bytes))
+    if not written:
+        return []
+    return [
+        f"Registers spill: {written / 1e9:,.2f} GB of them go to DRAM, as CTAs in flight hold more than half of the L2."
+    ]
 
 
 def _clock_notes(free_hz: float, held_hz: float) -> list[str]:

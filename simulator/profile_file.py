@@ -97,6 +97,9 @@ _COMPILED: Final = {
     "end_work_cycles": 1 << 20,
     "waits": 1024,
     "ahead": 16,
+    "frame_bytes": 1 << 16,
+    "stored_bytes": 1 << 16,
+    "end_stored_bytes": 1 << 16,
 }
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {

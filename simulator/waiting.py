@@ -42,6 +42,9 @@ class Compiled:
             that is looked at and left. end_cycles, end_work_cycles: both before the first KV tile and after the last.
         waits: loads of keys, values and of where they lie that the walk waits for one after the other in a KV tile.
             ahead: KV tiles by which asynchronous loads run ahead, so that ``ahead`` tiles take no less than one memory latency.
+        frame_bytes: of local memory that a thread spills registers to. stored_bytes: what it stores there in a KV tile, and
+            end_stored_bytes before the first and after the last. Told where CTAs in flight may hold more than a part of the L2
+            (see memory.written_back).
     """
 
     threads: int
@@ -56,6 +59,9 @@ class Compiled:
     end_work_cycles: int = 0
     waits: float = 0.0
     ahead: int = 0
+    frame_bytes: int = 0
+    stored_bytes: int = 0
+    end_stored_bytes: int = 0
 
     def residents(self, gpu: GPU) -> int:
         """CTAs that an SM holds; one at least."""

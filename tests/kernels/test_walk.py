@@ -342,6 +342,11 @@ def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     path.write_text(line("MOV R1, R2", 5) + path.read_text() + line("EXIT"))
     found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
     assert "\nend_cycles = 5, end_work_cycles = 5\n" in found.output
+    # A word that is stored twice is one of the frame; one of a loop's own is stored in every tile.
+    spills = [line("STL.64 [R1+0x8], R2", writes=0), line("STL [R1+0xc], R3", writes=0)]
+    path.write_text(line("STL [R1], R2", 5) + body(line("MUFU.EX2 R1, R2", 4), *spills) + line("EXIT"))
+    found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
+    assert found.output.endswith("\nframe_bytes = 12, stored_bytes = 12, end_stored_bytes = 4\n")
     ptx = tmp_path / "kernel.ptx"
     stores = "$L__BB0_1: shl.b32 %r2, %r1, 7; ex2.f32 %f1, %f2; st.shared.b32 [%r2], %r9; bra $L__BB0_1;"
     ptx.write_text(f".entry k()\n.reqntid 32\n{{ mov.u32 %r1, %tid.x; {stores} }}")
