@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import math
 import os
@@ -27,7 +28,8 @@ MIN_ROWS = 40  # fewer say too little about six constants
 UNDESCRIBED = "no profile describes it"
 TOO_FEW = f"fewer than {MIN_ROWS} runs of its kind"
 COVERAGE = 0.8
-# Where a search starts that has no prior.
+# mallopt(3): bytes at the top of the heap that are kept, and bytes from which an array is mapped on its own (32 MiB at most).
+_KEPT = {-1: 1 << 29, -3: 1 << 25}
 STEP = 1.5e-8  # of a constant, for slopes: about the root of what a float resolves
 SOFT = 0.1  # log(forecast / measured) from which errors count less than squared
 # How far a portable constant may lie from where its search begins, in log: DRAM's share of its peak is known to a tenth.
@@ -43,6 +45,7 @@ SPREAD = {
     "key_s": 2.0,
 }
 PORTABLE_ROWS = 100.0
+# Where a search starts that has no prior.
 START = {"query_rate": 8.0, "rotation_efficiency": 0.3, "call_s": 2e-6, "key_s": 1e-10, "sequence_s": 1e-10}
 
 
@@ -98,7 +101,7 @@ def calibrate(
     if (workers := min(os.cpu_count() or 1, len(groups))) > 1:
         # The largest first, so that none is left to run alone at the end.
         order = sorted(range(len(groups)), key=lambda index: -len(groups[index][1]))
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_keep_memory) as pool:
             done = dict(zip(order, pool.map(one, *zip(*(groups[index] for index in order), strict=True)), strict=True))
         found = [done[index] for index in range(len(groups))]
     else:
@@ -112,6 +115,17 @@ def calibrate(
     if not fits:
         raise InputError(f"{data!r} has no {MIN_ROWS} forward runs of one kernel on one GPU: nothing can be fitted")
     return [_with_others(fitted, fits) for fitted in fits], {reason: of for reason, of in left_out.items() if of}
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what arrays leave, where it can be told to: a forecast's come and go by the megabyte, and pages
+    that are handed back and asked for again took a fifth of the time of a calibration."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+    for option, size_bytes in _KEPT.items():
+        mallopt(option, size_bytes)
 
 
 def by_use(runs: Iterable[MeasuredRun]) -> list[tuple[Use, list[MeasuredRun]]]:
@@ -143,12 +157,12 @@ def priors(problem: Problem) -> dict[str, float]:
     return found
 
 
-def fit(problem: Problem, portable: bool = False) -> dict[str, float]:
+def fit(problem: Problem, portable: bool = False, near: Mapping[str, float] | None = None) -> dict[str, float]:
     """Constants that fit a problem's rows: least squares of log(forecast / measured), robust, within bounds.
 
-    Where ``portable``, a constant's distance from where the search begins counts as a row's error does: ``SPREAD`` of it as
+    Where ``portable``, a constant's distance from its prior counts as a row's error does: ``SPREAD`` of it as
     much as a row that is off by 10%, beside a hundred rows. What the rows do not tell then stays near its prior, rather than
-    on a bound where it makes up for some other constant.
+    on a bound where it makes up for some other constant. The search begins at the priors, or ``near`` where that is told.
     """
     try:
         from scipy.optimize import least_squares
@@ -157,7 +171,10 @@ def fit(problem: Problem, portable: bool = False) -> dict[str, float]:
     begin = priors(problem)
     names = list(begin)
     low, high = (np.log([getattr(BOUNDS[name], side) for name in names]) for side in ("low", "high"))
-    start = np.clip(np.log(list(begin.values())), low + 1e-6, high - 1e-6)
+    prior, start = (
+        np.clip(np.log([of[name] for name in names]), low + 1e-6, high - 1e-6)
+        for of in (begin, {**begin, **(near or {})})
+    )
     spread = np.array([SPREAD[name] for name in names])
 
     rows = problem.measured_s.size
@@ -179,7 +196,7 @@ def fit(problem: Problem, portable: bool = False) -> dict[str, float]:
     def residuals(x: Floats) -> Floats:
         _, seconds = stepped(tuple(x))
         logs: Floats = weight * np.log(seconds[0] / problem.measured_s)
-        return np.concatenate([logs, SOFT * (x - start) / spread]) if portable else logs
+        return np.concatenate([logs, SOFT * (x - prior) / spread]) if portable else logs
 
     def slopes(x: Floats) -> Floats:
         """Derivatives of the residuals by x, shape (residuals, x)."""
@@ -223,16 +240,20 @@ def _fit_use(
 def _fitted(use: Use, problem: Problem, data: str, command: str) -> Fitted:
     measured_s, fold = problem.measured_s, problem.fold
     held_out, interval = np.empty(measured_s.size), np.empty(measured_s.size)
+    folds: list[Mapping[str, float]] = []
     for index in range(FOLDS):
         out = fold == index
         if out.any():
-            held_out[out] = _held_out(problem, out) / measured_s[out] - 1.0
+            folds.append(_without(problem, out))
+            held_out[out] = problem.seconds(folds[-1])[out] / measured_s[out] - 1.0
     logs = np.abs(np.log1p(held_out))
     for index in range(FOLDS):
         out = fold == index
         interval[out] = _quantile(logs[~out] if (~out).any() else logs)
+    # What most rows gave is near what all give; a fold itself begins at the priors, as it must not know of its rows.
+    # So do portable ones: from what fits best they seldom find back.
     constants = Constants(
-        fit(problem),
+        fit(problem, near=_middle(folds)),
         interval=_quantile(logs),
         rows=measured_s.size,
         held_out_mape=float(np.mean(np.abs(held_out))),
@@ -245,10 +266,15 @@ def _fitted(use: Use, problem: Problem, data: str, command: str) -> Fitted:
     return Fitted(use, problem, constants, problem.seconds() / measured_s - 1.0, held_out, interval)
 
 
-def _held_out(problem: Problem, out: NDArray[np.bool_]) -> Floats:
-    """Forecasts of the rows of a fold by constants of the others; by priors where these are too few."""
-    values: Mapping[str, float] = fit(problem.where(~out)) if (~out).sum() >= MIN_ROWS // 2 else {}
-    return problem.seconds(values)[out]
+def _without(problem: Problem, out: NDArray[np.bool_]) -> Mapping[str, float]:
+    """Constants that did not see the rows of a fold; none, so that priors count, where the others are too few."""
+    return fit(problem.where(~out)) if (~out).sum() >= MIN_ROWS // 2 else {}
+
+
+def _middle(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each constant over fits."""
+    names = {name for values in found for name in values}
+    return {name: float(np.median([values[name] for values in found if name in values])) for name in names}
 
 
 def _quantile(logs: Floats) -> float:

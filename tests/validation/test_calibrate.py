@@ -20,7 +20,8 @@ from attncast.simulator.calibration import (
     packaged_calibration,
 )
 from attncast.simulator.conditions import engine_conditions, engine_names
-from attncast.validation.calibrate import START, calibrate, fitted_names, priors
+from attncast.validation import calibrate as calibrate_module
+from attncast.validation.calibrate import START, calibrate, fit, fitted_names, priors
 from attncast.validation.measured import save_runs
 from attncast.validation.problem import FOLDS, REPLAY_TICK_S, describable, problem_of
 
@@ -71,6 +72,34 @@ def test_errors_are_those_of_shapes_left_out(runs, fitted):
     assert both.fold[: len(runs)].tolist() == both.fold[len(runs) :].tolist()
     assert set(both.fold) == set(range(FOLDS))
     assert 0.6 < fitted.inside < 0.95
+
+
+def test_a_fold_knows_nothing_of_its_own_rows(runs, fitted):
+    """Whatever its rows measure, they are forecast alike: a search that began where all rows lead would know of them."""
+    out = fitted.problem.fold == 0
+    moved = [
+        replace(run, time_s=run.time_s * (3.0 if of else 1.0)) for run, of in zip(fitted.problem.runs, out, strict=True)
+    ]
+    (other,), _ = calibrate(moved, "made up", "a test")
+    before, after = (np.array((1.0 + each.held_out) * each.problem.measured_s) for each in (fitted, other))
+    assert after[out] == pytest.approx(before[out], rel=1e-12)
+    assert np.max(np.abs(after[~out] / before[~out] - 1.0)) > 1e-3
+
+
+def test_where_a_search_begins_moves_no_error(fitted):
+    far = {name: 2.0 * value for name, value in fitted.constants.values.items()}
+    for near in (None, fitted.constants.values, far):
+        seconds = fitted.problem.seconds(fit(fitted.problem, near=near))
+        assert seconds == pytest.approx(fitted.problem.seconds(fitted.constants.values), rel=0.02)
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
+def test_another_c_library_is_left_as_it_is(monkeypatch, error):
+    def missing(name):
+        raise error
+
+    monkeypatch.setattr(calibrate_module.ctypes, "CDLL", missing)
+    calibrate_module._keep_memory()
 
 
 @pytest.mark.parametrize(
