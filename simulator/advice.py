@@ -38,6 +38,9 @@ BY_BOUND = {
     "chain": "What a tile does one after the other decides (loads, products, softmax, spilled registers), and no pipe is busy "
     "a quarter of the time: more CTAs on an SM, or loads further ahead, would help.",
 }
+SPILLED = (
+    "Spilled registers decide, which go to DRAM: a smaller tile, or more warps for it, would keep them on the chip."
+)
 # What is done around the products, where it takes more than half of the time.
 BY_PART = {
     "merge": "Merging the results of split keys takes {part} of {whole}: a kernel that splits them less would help.",
@@ -85,6 +88,8 @@ def advice(
     for name, sentence in BY_PART.items():
         if estimate.parts_s[name] > 0.5 * estimate.time_s:
             return sentence.format(part=seconds_text(estimate.parts_s[name]), whole=seconds_text(estimate.time_s))
+    if estimate.bound_by == "dram" and estimate.traffic_bytes["register"] > 0.5 * estimate.traffic_bytes["dram"]:
+        return SPILLED
     return BY_BOUND[estimate.bound_by].format(
         graph="" if conditions.graph else ", or launch it in a CUDA graph",
         masks="no stride or tile of this kernel avoids it for this window"

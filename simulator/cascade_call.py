@@ -135,7 +135,7 @@ def streaming(gpu: GPU, profile: KernelProfile, workload: Workload, work: Cascad
     moved = _one(
         _input_bytes(cascade, bound, workload) * heads + heads * workload.tokens * workload.dim_v * calls.query_bytes[0]
     )
-    traffic = memory.Traffic(moved, moved, moved)
+    traffic = memory.Traffic(moved, moved, moved, register_bytes=np.zeros_like(moved))
     dram_s = memory.dram_seconds(gpu, moved)
     latency_s = _one(profile.round_trips * gpu.dram_latency_s * waves)
     launch_s = np.where(calls.graph > 0, gpu.graph_launch_s, gpu.launch_s)

@@ -59,7 +59,8 @@ class Estimate:
         parts_s: seconds by part (see Costs.parts). limits_s: seconds that each resource alone would take.
         bound_by: the resource that decides.
         work: the tiles. splits: parts that the keys are cut into.
-        traffic_bytes: bytes of the kernel: "unique", each tensor once; "issued" to the L2; "dram", what reaches DRAM.
+        traffic_bytes: bytes of the kernel: "unique", each tensor once; "issued" to the L2; "dram", what reaches DRAM;
+            "register", spilled registers among that.
         dispatch: its CTAs and the SMs they go to; None for a cascade that streams tokens.
         notes: what the user should know, one sentence each.
     """

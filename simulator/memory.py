@@ -41,11 +41,11 @@ class Traffic:
 # (RRZE gpu-benches, gpu-l2-cache/l40.txt at 3088b33).
 LOOPED = (0.932, 1.021, 1.120, 1.229, 1.349)
 MISSED = (0.0, 0.2, 0.79, 0.96, 1.0)
-# Share of the L2 beyond which spilled registers are written to DRAM each time that they are stored. Read off rows that
-# validation counts: 52 of one program on RTX PRO 6000 (SGLang's prompts in bf16, head dim 256, windows). 188 CTAs of it hold
-# 72 MB in flight, 54% of the L2, and take as long as DRAM takes for all that they store, up to twice as long as one of 8 or of
-# 128 CTAs (49 MB, 37%). 19 MB of another program are stored at 2.6 TB/s, more than that DRAM gives; with 44 MB of a third the
-# shortest prompts take 10 to 25% longer than otherwise. No source tells of such a limit, and an L40's L2 knows none for arrays.
+# Share of an L2 in one part beyond which spilled registers are written to DRAM each time that they are stored. Read off rows
+# that validation counts: 52 of one program on RTX PRO 6000 (SGLang's prompts in bf16, head dim 256, windows). 188 CTAs of it
+# hold 72 MB in flight, 54% of the L2, and take as long as DRAM takes for all that they store, up to twice as long as one of 8
+# or of 128 CTAs (49 MB, 37%). 19 MB of another program are stored at 2.6 TB/s, more than that DRAM gives; with 44 MB of a third
+# the shortest prompts take 10 to 25% longer than otherwise. No source tells of such a limit; an L40's L2 knows none for arrays.
 DIRTY = 0.5
 
 
@@ -143,7 +143,7 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats
     beyond it a loop over them drives each out before its next use. One in one part loses them as ``MISSED`` tells.
     """
     whole, sizes = gpu.l2_bytes / gpu.l2_effective_bytes, size_bytes / gpu.l2_effective_bytes
-    if whole < LOOPED[-1]:
+    if _one_part(gpu):
         looped: Floats = (1.0 - np.interp(sizes, LOOPED, MISSED)) * warm
         return looped
     share: Floats = between((whole - sizes) / (whole - 1.0), 0.0, 1.0) * warm
@@ -153,9 +153,15 @@ def resident_share(gpu: GPU, size_bytes: Floats, warm: Floats | float) -> Floats
 def written_back(gpu: GPU, held_bytes: Floats, stored_bytes: Floats) -> Floats:
     """Bytes of spilled registers that reach DRAM of those ``stored_bytes``, where CTAs in flight hold ``held_bytes`` at once.
 
-    What is loaded again is taken to be in the L2 still.
+    Of an L2 in two parts only what exceeds all of it is known not to stay. What is loaded again is taken to be there still.
     """
-    return np.where(held_bytes > DIRTY * gpu.l2_bytes, stored_bytes, 0.0)
+    kept = (DIRTY if _one_part(gpu) else 1.0) * gpu.l2_bytes
+    return np.where(held_bytes > kept, stored_bytes, 0.0)
+
+
+def _one_part(gpu: GPU) -> bool:
+    """Whether all SMs reach all of the L2 alike."""
+    return gpu.l2_bytes < LOOPED[-1] * gpu.l2_effective_bytes
 
 
 def latency_seconds(gpu: GPU, from_l2: Floats) -> Floats:

@@ -124,7 +124,7 @@ def predict(
             *_spill_notes(costs),
         ),
         traffic_bytes={
-            name: float(getattr(costs.traffic, f"{name}_bytes")[0]) for name in ("unique", "issued", "dram")
+            name: float(getattr(costs.traffic, f"{name}_bytes")[0]) for name in ("unique", "issued", "dram", "register")
         },
         dispatch=_dispatch(costs, gpu, profile, work),
     )
@@ -280,9 +280,7 @@ def _spill_notes(costs: Costs) -> list[str]:
     written = float(np.sum(costs.traffic.register_bytes))
     if not written:
         return []
-    return [
-        f"Registers spill: {written / 1e9:,.2f} GB of them go to DRAM, as CTAs in flight hold more than half of the L2."
-    ]
+    return [f"Registers spill: {written / 1e9:,.2f} GB of them go to DRAM: CTAs in flight hold more than the L2 keeps."]
 
 
 def _clock_notes(free_hz: float, held_hz: float) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from attncast.hwmodels import load_gpu
 from attncast.simulator import memory
+from attncast.simulator.advice import advice
 from attncast.simulator.call import kernel_work, resolve_tiles, single_call
 from attncast.simulator.conditions import Conditions
 from attncast.simulator.forecast import forecast
@@ -68,8 +69,26 @@ def test_a_few_ctas_keep_what_they_spill_in_the_l2() -> None:
 )
 def test_a_forecast_says_where_they_go(batch: int, tokens: int, dtype: str, said: bool) -> None:
     workload = Workload((tokens,), 16, 256, batch=batch, heads_kv=8, dtype=dtype)
-    notes = predict(workload, Band(WINDOW, 0), RTX, kernel="sglang-triton", conditions=SERVED).notes
-    assert any("Registers spill" in note for note in notes) == said
+    estimate = predict(workload, Band(WINDOW, 0), RTX, kernel="sglang-triton", conditions=SERVED)
+    assert any("Registers spill" in note for note in estimate.notes) == said
+    assert ("Spilled registers decide" in advice(estimate, workload, Band(WINDOW, 0), RTX, SERVED)) == said
+
+
+@pytest.mark.parametrize(
+    ("gpu", "held", "written"),
+    [
+        ("rtx-pro-6000", 0.49, 0),
+        ("rtx-pro-6000", 0.51, 1),
+        ("rtx5090", 0.51, 1),
+        ("h100", 0.99, 0),
+        ("h100", 1.01, 1),
+        ("a100", 0.9, 0),
+    ],
+)
+def test_what_an_l2_keeps_of_registers(gpu: str, held: float, written: float) -> None:
+    """Nothing was measured of L2s in two parts: beyond the whole nothing else is possible."""
+    model = load_gpu(gpu)
+    assert memory.written_back(model, np.array([held * model.l2_bytes]), np.array([7.0])) == 7.0 * written
 
 
 def test_time_grows_with_what_is_spilled() -> None:
