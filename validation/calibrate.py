@@ -28,11 +28,12 @@ MIN_ROWS = 40  # fewer say too little about six constants
 UNDESCRIBED = "no profile describes it"
 TOO_FEW = f"fewer than {MIN_ROWS} runs of its kind"
 COVERAGE = 0.8
-# mallopt(3): bytes at the top of the heap that are kept, and bytes from which an array is mapped on its own (32 MiB at most).
+# mallopt(3): M_TRIM_THRESHOLD, bytes at the top of the heap that are kept, and M_MMAP_THRESHOLD, bytes from which an array is
+# mapped on its own (32 MiB at most).
 _KEPT = {-1: 1 << 29, -3: 1 << 25}
 STEP = 1.5e-8  # of a constant, for slopes: about the root of what a float resolves
 SOFT = 0.1  # log(forecast / measured) from which errors count less than squared
-# How far a portable constant may lie from where its search begins, in log: DRAM's share of its peak is known to a tenth.
+# How far a portable constant may lie from its prior, in log: DRAM's share of its peak is known to a tenth.
 SPREAD = {
     "overlap": 1.0,
     "round_trips": 1.0,
