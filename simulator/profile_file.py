@@ -33,6 +33,7 @@ from .profile import (
 )
 from .profile_groups import Fused
 from .tile_table import TileChoice
+from .waiting import Compiled
 from .workload import DTYPE_BYTES, MAX_AXES, MAX_COUNT, MAX_HEAD_DIM
 
 MAX_HEADS_AT_ONCE = 256
@@ -84,22 +85,11 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "head_dims.step": (1, MAX_HEAD_DIM),
 }
 # Most of what a compiler says of a CTA.
-_COMPILED: Final = {
+_COMPILED: Final = {item.name: 1 << 20 for item in fields(Compiled)} | {
     "threads": 1024,
     "registers": 255,
-    "shared_bytes": 1 << 20,
-    "tensor_bytes": 1 << 20,
-    "cycles": 1 << 20,
-    "work_cycles": 1 << 20,
-    "test_cycles": 1 << 20,
-    "test_work_cycles": 1 << 20,
-    "end_cycles": 1 << 20,
-    "end_work_cycles": 1 << 20,
     "waits": 1024,
     "ahead": 16,
-    "frame_bytes": 1 << 16,
-    "stored_bytes": 1 << 16,
-    "end_stored_bytes": 1 << 16,
 }
 _ARCH: Final = re.compile(r"sm_[0-9]{2,3}")
 _KNOWN_NAMES: Final[dict[str, Callable[[], Iterable[str]]]] = {
