@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,13 +94,26 @@ def test_where_a_search_begins_moves_no_error(fitted):
         assert seconds == pytest.approx(fitted.problem.seconds(fitted.constants.values), rel=0.02)
 
 
+def test_the_c_library_is_told_to_keep_what_arrays_leave(monkeypatch):
+    """The top of the heap is not trimmed, and arrays of up to 32 MiB are not mapped one by one (mallopt.h: -1 and -3)."""
+    told = {}
+    library = SimpleNamespace(mallopt=lambda option, size_bytes: told.update({option: size_bytes}))
+    monkeypatch.setattr(calibrate_module.ctypes, "CDLL", lambda name: library)
+    calibrate_module._keep_memory()
+    assert told == {-1: 512 * 1024**2, -3: 32 * 1024**2}
+
+
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
 def test_another_c_library_is_left_as_it_is(monkeypatch, error):
+    asked = []
+
     def missing(name):
+        asked.append(name)
         raise error
 
     monkeypatch.setattr(calibrate_module.ctypes, "CDLL", missing)
     calibrate_module._keep_memory()
+    assert asked == [None]
 
 
 @pytest.mark.parametrize(
