@@ -7,7 +7,8 @@ by chance, so that a loop over as much as the L1 holds finds half of it. Such an
 101 and 120 KiB miss 6%, 37% and 88%; on an L40 it misses 6%, 54% and 88% (RRZE gpu-benches, gpu-latency/l40.txt at 5ff059f).
 Whatever misses takes the L2's latency and passes the SM's port, and no more is under way than that latency holds. CTAs that are
 alike start together, on all SMs, and ask for their tiles at the same time: an SM gets no more than its share of what the L2
-gives.
+gives. What is stored goes the other way: requests and replies have networks of their own (Accel-Sim's tested configurations,
+icnt_subnets 2).
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ SETS = 4
 SCHEDULERS = 4  # of an SM, whose warps share the L1
 ALL_THERE = 0.999  # from here on a line counts as there
 PORT_BYTES = 64  # from the L2 into an SM in a clock (arXiv 1804.06826, Volta's; later parts are taken to have kept it)
+# From an SM to the L2 in a clock. The two SMs of a TPC share that way: stores of both take longer than of one, which is how
+# neighbours are told (Ahn et al., Network-on-Chip Microarchitecture-based Covert Channel in GPUs, MICRO 2021, Volta's). It is
+# taken to be a sector wide (Accel-Sim's icnt_flit_size: 40 bytes with the header). Rows that validation counts bear it out:
+# SGLang's prompts in bf16 over an fp8 cache, head dim 512, come out 10% too fast on H100 with the 38 bytes that loads get.
+STORE_BYTES = 16
 # KiB of an SM's L1 and shared memory together (CUDA C++ Programming Guide, compute capabilities).
 _MEMORY_KIB = {"sm_80": 192, "sm_89": 128, "sm_90": 256, "sm_100": 256, "sm_103": 256, "sm_120": 128}
 # How much of it is shared memory. A CTA of more than 48 KiB has to ask, and Triton then asks for the most (its driver.c). For
@@ -71,17 +77,24 @@ class Traffic:
 
     def __init__(self, memory: NearMemory) -> None:
         self._latency = memory.l2_cycles
-        self._line_cycles = SCHEDULERS * LINE_BYTES / min(PORT_BYTES, memory.l2_bytes_per_clock)
-        self._free = 0.0
-        self.busy = 0.0  # cycles that its lines have taken
+        self._line_cycles = {
+            way: SCHEDULERS * LINE_BYTES / min(most, memory.l2_bytes_per_clock)
+            for way, most in (("from", PORT_BYTES), ("to", STORE_BYTES))
+        }
+        self._free = {"from": 0.0, "to": 0.0}  # when each way between the SM and the L2 is
+        self._busy = {"from": 0.0, "to": 0.0}  # cycles that lines have taken
         self._ways = max(1, memory.l1_bytes // LINE_BYTES // SETS)
         self._asked: dict[Hashable, bool] = {}  # lines of one scheduler, the one that was longest not asked for first
         self._streamed = 0
 
     @property
-    def accepts(self) -> float:
-        """Cycle from which another line may be asked for."""
-        return self._free - self._latency
+    def busy(self) -> float:
+        """Cycles that the lines of the busier way have taken."""
+        return max(self._busy.values())
+
+    def accepts(self, stored: bool) -> float:
+        """Cycle from which another line may be asked for, or ``stored``."""
+        return self._free["to" if stored else "from"] - self._latency
 
     def load(self, now: float, line: Hashable) -> float:
         """Cycle at which a line of local memory is there, on the mean of where the L1 has it and where the L2 sends it."""
@@ -91,7 +104,7 @@ class Traffic:
     def store(self, now: float, line: Hashable) -> None:
         """A line of local memory is written, to the L2 too."""
         self._missed(line)
-        self._ask(now)
+        self._ask(now, way="to")
 
     def stream(self, now: float, lines: int) -> float:
         """Lines of global memory that nobody asks for again; the cycle at which they have passed, latency apart."""
@@ -102,10 +115,11 @@ class Traffic:
             passed = self._ask(now)
         return passed
 
-    def _ask(self, now: float, share: float = 1.0) -> float:
-        self._free = max(self._free, now) + share * self._line_cycles
-        self.busy += share * self._line_cycles
-        return self._free
+    def _ask(self, now: float, share: float = 1.0, way: str = "from") -> float:
+        cycles = share * self._line_cycles[way]
+        self._free[way] = max(self._free[way], now) + cycles
+        self._busy[way] += cycles
+        return self._free[way]
 
     def _missed(self, line: Hashable) -> float:
         """How probable it is that the L1 has not got a line; it has it from now on.

@@ -21,71 +21,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import click
 
 from ..errors import InputError
 from ..hwmodels import load_gpu
-from .conflicts import Access, access_of, lane_bytes, repeated_loads, wavefronts
+from .conflicts import Access, lane_bytes, repeated_loads, wavefronts
+from .instruction_costs import L1_CYCLES, cost_of, words
 from .near_memory import NearMemory, Traffic
 from .straight import Step, loops, outside, skipped_turn, steps
 
 SCHEDULERS = 4  # of an SM
 TURNS = 8  # of each of several CTAs that are walked together
+# Parts of a turn by which one of them starts after another. Which is chance, and tells: CTAs half a turn apart may find their
+# pipes free where all others wait, or wait where others do not.
+STARTS = (0.125, 0.375, 0.625, 0.875)
 SCOREBOARDS = 6
 NO_SCOREBOARD = 7
 BARRIER_CYCLES, BARRIER_WARP_CYCLES = 21, 2  # and for each warp of the CTA: measured on A100 and B300 (see their files)
 OPERANDS_READ = 10  # until a store has read its registers
-L1_CYCLES = 40  # until a load is there that the L1 has
-WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
-# Cycles until a result is there, where a scoreboard tells, and cycles of the scheduler's share of a pipe. Rounded: latencies of
-# the order that microbenchmarks print (arXiv 2501.12084), rates as in the CUDA C++ Programming Guide. Not fitted. Which pipe:
-# ptxas stalls two cycles, not one, after an instruction that takes its pipe for two when the next one needs it too.
-_COSTS: dict[tuple[str, ...], tuple[int, str, int]] = {
-    ("MUFU",): (30, "special", 8),
-    ("LDS", "LDSM"): (30, "memory", 4),
-    ("STS", "STSM", "STL"): (20, "memory", 4),
-    ("LDL",): (L1_CYCLES, "memory", 4),
-    ("LDG", "LDGSTS"): (0, "memory", 8),
-    ("STG",): (20, "memory", 8),
-    ("SHFL",): (25, "memory", 4),
-    ("HMMA", "IMMA", "QMMA"): (33, "tensor", 8),
-    ("I2F", "F2I", "POPC", "FLO"): (20, "convert", 8),
-    ("S2R", "S2UR"): (30, "", 0),
-    ("LDC", "LDCU"): (40, "", 0),
-    ("R2UR", "VOTE", "VOTEU"): (15, "", 0),
-    ("REDUX", "CREDUX"): (15, "convert", 8),
-    ("LDTM", "STTM"): (60, "", 8),
-    ("FFMA", "FMUL", "FADD"): (0, "fma", 1),
-    ("IMAD", "VIADD"): (0, "fma", 2),
-    (
-        "ISETP", "SEL", "FSEL", "LOP3", "FMNMX", "FMNMX3", "VIMNMX", "PRMT", "SHF", "FSETP", "PLOP3", "IADD3", "LEA",
-        "F2FP", "MOV", "P2R", "R2P",
-    ): (0, "alu", 2),
-}  # fmt: skip
-# Cycles of a scheduler's share of the way to shared memory and L1, which all four have in common, that any instruction takes.
-# Data-centre parts pass one on each cycle (NVIDIA, forums.developer.nvidia.com/t/273699), an RTX A6000 every other (Huerta et
-# al., Dissecting and Modeling the Architecture of Modern GPU Cores, MICRO 2025, table 1; they carry it to an RTX 5070 Ti, which
-# is sm_120 too).
-_PASSED_ON = {"sm_120": 8}
-# By the same stalls A100's fp32 takes its pipe for two cycles, and consumer Blackwell compares and selects in one; its tensor
-# cores take twice as long for an mma.sync of 16x8x16.
-_OF_ARCH: dict[str, dict[tuple[str, ...], tuple[int, str, int]]] = {
-    "sm_80": {("FFMA", "FMUL", "FADD"): (0, "fma", 2)},
-    "sm_120": {
-        ("ISETP", "SEL", "FSEL", "FMNMX", "FSETP", "MOV"): (0, "alu", 1),
-        ("HMMA", "IMMA", "QMMA"): (33, "tensor", 16),
-    },
-}
-_COST_OF = {opcode: cost for opcodes, cost in _COSTS.items() for opcode in opcodes}
-_OWN_COST_OF = {
-    arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
-}
-# A wait for tcgen05's products: what a single one takes beyond its pipe's time (200 cycles for 128 columns, 64 of
-# them there: SemiAnalysis B200 microbenchmarks, github.com/SemiAnalysisAI/microbench-blackwell at 9a068d8).
-PRODUCT_CYCLES = 136
-_TCGEN05 = ("sm_100", "sm_103")
-_WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
 _DRAINED = re.compile(r"DEPBAR\.LE SB(\d), 0x0$")  # all copies that were told to this scoreboard are there
 _ADDRESS = re.compile(r"\[(\w+)?\+?(?:0x([0-9a-f]+))?\]")
 
@@ -129,11 +84,11 @@ def walked(
     The warps of a CTA start together and are kept so by the loop's barriers. Where several may be issued, the CTA that has done
     fewest turns goes first. The mean is without the first turn.
     """
-    costs = [_cost(step, global_cycles, arch, conflicts or {}) for step in body]
+    costs = [cost_of(step, global_cycles, arch, conflicts or {}) for step in body]
     loads = [index for index, step in enumerate(body) if step.opcode.startswith("LDG.")]
     for index, again in zip(loads, repeated, strict=True) if len(loads) == len(repeated) else ():
         if again:
-            costs[index] = (L1_CYCLES, *costs[index][1:])
+            costs[index] = replace(costs[index], latency=L1_CYCLES)
     asked = [_lines(step) if memory else None for step in body]
     traffic = Traffic(replace(memory, l1_bytes=ctas * memory.l1_bytes)) if memory else None
     every = range(warps * ctas)
@@ -150,34 +105,34 @@ def walked(
         for warp in every:
             # One that has done its turns goes on beside other CTAs that have not.
             if warp not in waiting and (ctas > 1 or turn[warp] < turns):
-                step = body[at[warp]]
+                step, cost = body[at[warp]], costs[at[warp]]
                 released = [boards[warp][board] for board in range(SCOREBOARDS) if step.waits >> board & 1]
                 if drained := _DRAINED.match(step.text):
                     released.append(boards[warp][int(drained[1])])
                 if traffic and asked[at[warp]]:
-                    released.append(traffic.accepts)
-                free = max(ready[warp], pipes.get(costs[at[warp]][1], 0), *released, 0)
+                    released.append(traffic.accepts(step.opcode.startswith("STL")))
+                free = max(ready[warp], pipes.get(cost.pipe, 0) - (cost.slots - 1), *released, 0)
                 earliest.append((free, len(ends[warp // warps]), warp))
         now, _, warp = min(earliest)
         now = max(now, clock)
-        clock = now + 1
+        step, cost = body[at[warp]], costs[at[warp]]
+        clock = now + cost.slots
         cta = range(warp // warps * warps, (warp // warps + 1) * warps)
-        step, (latency, pipe, occupied) = body[at[warp]], costs[at[warp]]
-        there = now + max(latency, occupied, 1)
+        there = now + max(cost.latency, cost.occupied, 1)
         if traffic and (lines := asked[at[warp]]):
             there = max(there, _move(traffic, step, now, [(warp, *line) for line in lines]))
         if step.opcode.startswith("LDGSTS"):
             copied[warp] = max(copied[warp], there)
         elif step.opcode == "LDGDEPBAR":
             there = max(there, copied[warp])
-        busy["issue"] += 1
-        if pipe:
-            pipes[pipe] = now + occupied
-            busy[pipe] += occupied
+        busy["issue"] += cost.slots
+        if cost.pipe:
+            pipes[cost.pipe] = clock - 1 + cost.occupied
+            busy[cost.pipe] += cost.occupied
         if step.writes != NO_SCOREBOARD:
             boards[warp][step.writes] = max(boards[warp][step.writes], there)  # it counts all that release it
         if step.reads != NO_SCOREBOARD:
-            boards[warp][step.reads] = max(boards[warp][step.reads], now + max(occupied, 1) + OPERANDS_READ)
+            boards[warp][step.reads] = max(boards[warp][step.reads], now + max(cost.occupied, 1) + OPERANDS_READ)
         ready[warp] = now + max(step.stall, 1)
         at[warp] = (at[warp] + 1) % len(body)
         if at[warp] == 0:
@@ -211,7 +166,7 @@ def _lines(step: Step) -> list[tuple[str, int]] | None:
         return None
     address = _ADDRESS.search(step.text)
     base, word = (address[1] or "", int(address[2] or "0", 16) // 4) if address else ("", 0)
-    return [(base, word + extra) for extra in range(_words(modifiers))]
+    return [(base, word + extra) for extra in range(words(modifiers))]
 
 
 def _move(traffic: Traffic, step: Step, now: float, lines: Sequence[tuple[int, str, int]]) -> float:
@@ -224,28 +179,6 @@ def _move(traffic: Traffic, step: Step, now: float, lines: Sequence[tuple[int, s
     else:
         return traffic.stream(now, len(lines))
     return now
-
-
-def _words(modifiers: Sequence[str]) -> int:
-    return max([_WORDS[modifier] for modifier in modifiers if modifier in _WORDS], default=1)
-
-
-def _cost(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access, float]) -> tuple[int, str, float]:
-    opcode, *modifiers = step.opcode.split(".")
-    cost = _OWN_COST_OF.get(arch, {}).get(opcode) or _COST_OF.get(opcode)
-    latency, pipe, occupied = cost or ((12, "", 0) if opcode.startswith("U") else (0, "", 0))
-    if opcode in ("LDS", "LDSM", "STS", "STSM", "LDL", "STL"):
-        occupied = WAVEFRONT_CYCLES * _words(modifiers)
-    if opcode in ("LDG", "LDGSTS"):
-        latency = global_cycles
-    if pipe == "memory":
-        occupied = max(occupied, _PASSED_ON.get(arch, 0))
-    if opcode == "SYNCS" and "PHASECHK" in modifiers and arch in _TCGEN05:
-        latency = PRODUCT_CYCLES
-    access = access_of(step.opcode)
-    if access in conflicts:
-        return latency, pipe, max(occupied, WAVEFRONT_CYCLES * conflicts[access])
-    return latency, pipe, occupied
 
 
 def in_code_order(body: Sequence[Step], told: Sequence[tuple[int, bool]]) -> list[bool]:
@@ -337,8 +270,12 @@ def _figures(
         alone = walk(body, of_scheduler, repeated=repeated)
         work = alone.beside(residents)
         if together and residents > 1:
-            apart = alone.cycles / residents
-            work = walk(body, of_scheduler, repeated=repeated, turns=TURNS, ctas=residents, apart=apart).cycles
+            work = mean(
+                walk(
+                    body, of_scheduler, repeated=repeated, turns=TURNS, ctas=residents, apart=part * alone.cycles
+                ).cycles
+                for part in STARTS
+            )
         return f"{name}cycles = {alone.cycles:.0f}, {name}work_cycles = {work:.0f}"
 
     lines = [pair("", bodies[loop], repeated)]

@@ -11,28 +11,9 @@ from attncast.errors import InputError
 from attncast.hwmodels import load_gpu
 from attncast.kernels.near_memory import SETS, NearMemory, Traffic
 from attncast.kernels.straight import loops, outside, skipped_turn, steps
-from attncast.kernels.walk import BARRIER_CYCLES, BARRIER_WARP_CYCLES, Walked, in_code_order, main, serial_loads, walked
+from attncast.kernels.walk import STARTS, TURNS, Walked, in_code_order, main, serial_loads, walked
 
-
-def line(text: str, stall: int = 1, writes: int = 7, reads: int = 7, waits: int = 0) -> str:
-    control = (stall | writes << 5 | reads << 8 | waits << 11) << 41
-    return f"        /*0000*/   {text} ;   /* 0x0000000000000000 */\n      /* 0x{control:016x} */\n"
-
-
-def body(*lines: str) -> str:
-    return ".L_x_1:\n" + "".join(lines) + line("@P0 BRA `(.L_x_1)")
-
-
-def only_loop(*lines: str):
-    (found,) = loops(*steps(body(*lines)))
-    return found
-
-
-EXP, MEET = line("MUFU.EX2 R9, R8"), line("BAR.SYNC 0x0")
-
-
-def turn_cycles(body, warps: int, **more) -> float:
-    return walked(body, warps, **more).cycles
+from .machine_code import EXP, MEET, body, line, only_loop, turn_cycles
 
 
 def test_control_words_are_read_bit_by_bit():
@@ -184,16 +165,6 @@ def test_asynchronous_copies_are_waited_for_where_none_may_be_left() -> None:
     assert copies("0x1") == pytest.approx(0.0, abs=0.02)
 
 
-def test_pipes_are_the_architectures_own() -> None:
-    compares = only_loop(EXP, *[line("ISETP.GE.AND P0, PT, R1, R2, PT") for _ in range(40)], MEET)
-    meet = BARRIER_CYCLES + BARRIER_WARP_CYCLES * 4 * 4  # of sixteen warps
-    assert 4 * 40 * 2 + meet <= turn_cycles(compares, 4, arch="sm_90") < 4 * 40 * 2 + 60
-    assert 4 * 40 + meet <= turn_cycles(compares, 4, arch="sm_120") < 4 * 40 + meet + 15  # as fast as they are issued
-    adds = only_loop(EXP, *[line("VIADD R1, R2, 0x1") for _ in range(40)], MEET)
-    pairs = [line(text) for _ in range(40) for text in ("VIADD R1, R2, 0x1", "LOP3.LUT R1, R2, R3")]
-    assert turn_cycles(only_loop(EXP, *pairs, MEET), 4) < 1.1 * turn_cycles(adds, 4)  # they run side by side
-
-
 def test_consumer_parts_pass_a_memory_instruction_on_every_other_cycle() -> None:
     """Eight cycles of a scheduler for each, however few bytes; of 16 bytes a lane twice that everywhere."""
     narrow, wide = (only_loop(EXP, *[line(f"LDS{size} R4, [R1]")] * 40, MEET) for size in (".U8", ".128"))
@@ -227,10 +198,10 @@ def test_a_line_is_there_while_its_set_has_room_for_those_asked_for_since() -> N
     memory = NearMemory(28 * 1024, 300.0, 64.0)  # 224 lines, 56 of them for each scheduler
     for lines, least, most in ((32, 0.0, 0.0), (56, 0.4, 0.6), (64, 0.85, 0.95), (80, 0.99, 1.0)):
         traffic = Traffic(memory)
-        for line in range(lines):
-            assert traffic.load(0.0, line) >= 300.0  # never asked for before
+        for word in range(lines):
+            assert traffic.load(0.0, word) >= 300.0  # never asked for before
         before = traffic.busy
-        again = [traffic.load(before, line) - before for line in range(lines)]
+        again = [traffic.load(before, word) - before for word in range(lines)]
         missed = (traffic.busy - before) / lines / (4 * 128 / 64)
         assert least <= missed <= most + 1e-9
         assert (max(again) == 0.0) == (most == 0.0)
@@ -247,8 +218,8 @@ def test_a_loop_misses_as_often_as_its_lines_fill_their_sets() -> None:
         traffic = Traffic(NearMemory(ways * SETS * 128, 300.0, 64.0))
         for _ in range(2):
             before = traffic.busy
-            for line in range(lines // 4):
-                traffic.load(before, line)
+            for word in range(lines // 4):
+                traffic.load(before, word)
         found = (traffic.busy - before) / (lines // 4) / (4 * 128 / 64)
         assert found == pytest.approx(sum(missed) / len(missed), abs=0.05)
 
@@ -259,6 +230,22 @@ def test_what_is_stored_passes_to_the_l2_and_is_read_near() -> None:
     loads = [line(f"LDL.64 R4, [R1+{8 * n:#x}]", writes=0) for n in range(20)]
     both = only_loop(EXP, *stores, *loads, line("FADD R3, R4, R5", waits=1), MEET)
     assert turn_cycles(both, 1, memory=memory) == pytest.approx(20 * 2 * 4 * 128 / 16, rel=0.1)
+
+
+def test_what_is_stored_goes_a_way_of_its_own_of_half_a_sector_a_cycle() -> None:
+    memory = NearMemory(1024, 20.0, 32.0)  # its L1 holds two lines of a scheduler
+    loads = [line(f"LDL R4, [R1+{4 * n:#x}]", writes=0) for n in range(40)]
+    stores = [line(f"STL [R1+{4 * n:#x}], R2") for n in range(40, 60)]
+    mixed = [text for n in range(20) for text in (loads[2 * n], loads[2 * n + 1], stores[n])]
+    loaded, stored, both = (
+        turn_cycles(only_loop(EXP, *lines, line("FADD R3, R4, R5", waits=1), MEET), 1, memory=memory)
+        for lines in (loads, stores, mixed)
+    )
+    assert loaded == pytest.approx(40 * 4 * 128 / 32, rel=0.1)
+    assert stored == pytest.approx(20 * 4 * 128 / 16, rel=0.15)  # half as many, at half the rate
+    assert both < 1.15 * max(loaded, stored)
+    slower = turn_cycles(only_loop(EXP, *stores, MEET), 1, memory=NearMemory(1024, 20.0, 8.0))
+    assert slower == pytest.approx(20 * 4 * 128 / 8, rel=0.15)  # no more than an SM's share of the L2
 
 
 def test_the_l1_is_what_the_shared_memory_leaves() -> None:
@@ -347,6 +334,14 @@ def test_the_command_prints_what_a_profile_takes(tmp_path) -> None:
     path.write_text(line("STL [R1], R2", 5) + body(line("MUFU.EX2 R1, R2", 4), *spills) + line("EXIT"))
     found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4"])
     assert found.output.endswith("\nframe_bytes = 12, stored_bytes = 12, end_stored_bytes = 4\n")
+    # CTAs that share an SM start at any time of each other's turns: the mean of some.
+    path.write_text(body(EXP, *[line("LDS.128 R4, [R1]", writes=0), line("FADD R3, R4, R5", 5, waits=1)] * 6, MEET))
+    found = CliRunner().invoke(main, [str(path), "--gpu", "h100", "--warps", "4", "--residents", "2", "--together"])
+    (loop,), memory = loops(*steps(path.read_text())), NearMemory.of(load_gpu("h100"), 2)
+    alone = walked(loop, 1, memory=memory).cycles
+    shared = [walked(loop, 1, memory=memory, turns=TURNS, ctas=2, apart=part * alone).cycles for part in STARTS]
+    assert f"cycles = {alone:.0f}, work_cycles = {sum(shared) / len(shared):.0f}\n" in found.output
+    assert min(shared) < max(shared)
     ptx = tmp_path / "kernel.ptx"
     stores = "$L__BB0_1: shl.b32 %r2, %r1, 7; ex2.f32 %f1, %f2; st.shared.b32 [%r2], %r9; bra $L__BB0_1;"
     ptx.write_text(f".entry k()\n.reqntid 32\n{{ mov.u32 %r1, %tid.x; {stores} }}")
