@@ -3,12 +3,12 @@
 A word that a warp spills is a line of 128 bytes: local memory interleaves the words of a warp's threads (CUDA C++ Programming
 Guide, local memory). What is stored goes through to the L2 as well. The L1 has four sets, and in each the line that was
 longest not asked for gives way (Accel-Sim's tested configurations from SM7_QV100 to SM86_RTX3070). Lines fall into sets as if
-by chance, so that a loop over as much as the L1 holds finds half of it. Such an L1 of 96 KiB makes a chase of pointers over 90,
-101 and 120 KiB miss 6%, 37% and 88%; on an L40 it misses 6%, 54% and 88% (RRZE gpu-benches, gpu-latency/l40.txt at 5ff059f).
-Whatever misses takes the L2's latency and passes the SM's port, and no more is under way than that latency holds. CTAs that are
-alike start together, on all SMs, and ask for their tiles at the same time: an SM gets no more than its share of what the L2
-gives. What is stored goes the other way: requests and replies have networks of their own (Accel-Sim's tested configurations,
-icnt_subnets 2).
+by chance, so that a loop over as much as the L1 holds finds half of it. Over 90, 101 and 120 KiB such an L1 of 96 KiB misses
+16%, 80% and everything; an L40 misses 6%, 54% and 88% (RRZE gpu-benches, gpu-latency/l40.txt at 5ff059f), a little later and
+less sharply. Whatever misses takes the L2's latency and passes the SM's port, and no more is under way than that latency holds.
+CTAs that are alike start together, on all SMs, and ask for their tiles at the same time: an SM gets no more than its share of
+what the L2 gives. What is stored goes the other way: requests and replies have networks of their own (Accel-Sim's tested
+configurations, icnt_subnets 2).
 """
 
 from __future__ import annotations

@@ -224,6 +224,16 @@ def test_a_loop_misses_as_often_as_its_lines_fill_their_sets() -> None:
         assert found == pytest.approx(sum(missed) / len(missed), abs=0.05)
 
 
+@pytest.mark.parametrize(("kib", "share"), [(90, 0.16), (101, 0.80), (120, 1.0)])
+def test_a_loop_misses_what_the_module_says_of_an_l40(kib: int, share: float) -> None:
+    traffic, lines = Traffic(NearMemory(96 * 1024, 300.0, 64.0)), kib * 1024 // 128 // 4
+    for _ in range(2):
+        before = traffic.busy
+        for word in range(lines):
+            traffic.load(before, word)
+    assert (traffic.busy - before) / lines / (4 * 128 / 64) == pytest.approx(share, abs=0.005)
+
+
 def test_what_is_stored_passes_to_the_l2_and_is_read_near() -> None:
     memory = NearMemory(28 * 1024, 300.0, 16.0)
     stores = [line(f"STL.64 [R1+{8 * n:#x}], R2") for n in range(20)]
