@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..hwmodels import GPU
 from . import schedule, sections
-from .tiles import Floats, Ints, between
+from .tiles import Floats, Ints
 
 REGISTER_UNIT = 8  # registers of a thread are handed out in eights (CUDA C++ Programming Guide, occupancy)
 
@@ -131,13 +131,14 @@ def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_
     """
     residents = ctas.residents
     held = schedule.per_class(residents, ctas.row, chain.size)
-    worked = ctas.makespan(np.maximum(work, chain / held), ctas.sms)
+    stepped = np.maximum(work, chain / held)
+    worked = ctas.makespan(stepped, ctas.sms)
     fill = np.where(residents > 1.0, latency, 0.0)
     span: Floats = worked + fill  # no less than a chain in its own place: the fill is a whole latency
     if not fills_gaps:
         return span
-    idle = np.maximum.reduceat(chain - held * work, ctas.row)
-    span = worked + between(fill - idle, 0.0, fill)
+    if (stepped > work).any():
+        span = np.maximum(worked, ctas.makespan(work, ctas.sms) + fill)
     if (residents <= 1.0).all():  # a place is an SM: the chains in theirs are in the first bound
         return span
     return np.maximum(span, ctas.makespan(chain, ctas.sms * residents))

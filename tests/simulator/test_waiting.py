@@ -66,6 +66,31 @@ def test_the_bounds_are_what_an_event_simulation_takes(
     assert events <= found * (1.0 + 1.0 / waves) + 1e-6
 
 
+@given(
+    tiles=st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True),
+    ratio=st.floats(1.0, 4.0),
+    longer=st.floats(1.0, 1.5),
+    end=st.floats(0.0, 3.0),
+    latency=st.floats(0.0, 3.0),
+    counts=st.integers(1, 60),
+    residents=st.integers(1, 4),
+)
+def test_what_takes_a_cta_longer_never_ends_a_call_sooner(
+    tiles: list[int], ratio: float, longer: float, end: float, latency: float, counts: int, residents: int
+) -> None:
+    """CTAs of several lengths, of which the short ones wait and the long ones fill each other's waits."""
+    lengths = np.array(sorted(tiles, reverse=True), dtype=float)
+    row, held = np.array([0]), np.array([float(residents)])
+    grid = Ctas(np.full(lengths.size, float(counts)), row, np.ones(1), 4, held, False, NONE, rising=True)
+
+    def span_of(beyond: float, waits: float) -> float:
+        return float(span_cycles(lengths, lengths * ratio + beyond + waits, np.array([waits]), grid, True)[0])
+
+    once = span_of(end, latency)
+    assert once <= span_of(end * longer, latency) * (1.0 + 1e-12)
+    assert once <= span_of(end, latency * longer) * (1.0 + 1e-12)
+
+
 def test_a_lone_cta_takes_its_chain_and_many_take_the_pipe() -> None:
     assert span(10.0, 80.0, 1, 4, 8) == 80.0
     assert span(10.0, 80.0, 4 * 8, 4, 8) == 80.0  # eight on each SM, whose work fills the chain
