@@ -189,6 +189,11 @@ def forecast(
     fill_s = gpu.dram_latency_s
     memory_s = np.maximum(dram_s, l2_s) + fill_s
     run_s = np.maximum(compute_s, memory_s)
+    if profile.chain == "loads":
+        # Each CTA of a decoding call has keys of its own: memory is one more station that all of them must pass, unless loads
+        # run ahead of the work. Prompts' CTAs share theirs, and what an SM gets of the L2 is in their cycles already.
+        in_turn = waiting.in_turn(steady_s, np.maximum(dram_s, l2_s), beside)
+        run_s = run_s + np.where(decodes & (c.ahead == 0), in_turn, 0.0)
     if profile.products.exposed_ends:
         # DRAM idles until the first CTAs, which start together, have their queries, and after the last loads.
         run_s = np.maximum(run_s, memory_s + latency / clock_hz)

@@ -142,3 +142,13 @@ def span_cycles(work: Floats, chain: Floats, latency: Floats, ctas: Ctas, fills_
     if (residents <= 1.0).all():  # a place is an SM: the chains in theirs are in the first bound
         return span
     return np.maximum(span, ctas.makespan(chain, ctas.sms * residents))
+
+
+def in_turn(work: Floats, moving: Floats, residents: Floats) -> Floats:
+    """What CTAs that load a tile, wait for it and then work take beyond the longer of their SM's work and of what memory takes.
+
+    n of them on an SM, which take turns at two stations: no more than the n-th part of the shorter, by the balanced job bound
+    (Zahorjan et al., Balanced job bound analysis of queueing networks, CACM 25, 1982). CTAs that are alike and start together
+    take all of it. Any unit of time; shapes (calls,).
+    """
+    return np.minimum(work, moving) / residents

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
-from attncast.simulator.waiting import Compiled, Ctas, span_cycles
+from attncast.simulator.waiting import Compiled, Ctas, in_turn, span_cycles
 
 NONE = np.zeros(1, dtype=np.bool_)
 
@@ -116,3 +116,24 @@ def test_a_chain_of_its_work_is_a_kernel_that_never_waits() -> None:
 )
 def test_residents_are_counted_from_what_they_hold(gpu: str, compiled: Compiled, expected: int) -> None:
     assert compiled.residents(load_gpu(gpu)) == expected
+
+
+@settings(max_examples=100)
+@given(work=st.floats(1.0, 50.0), moving=st.floats(1.0, 50.0), residents=st.integers(1, 6), seed=st.integers(0, 99))
+def test_ctas_that_take_turns_with_memory_take_no_longer_than_the_bound(
+    work: float, moving: float, residents: int, seed: int
+) -> None:
+    """A closed network of two stations: tiles are loaded one after the other, and worked on one after the other."""
+    tiles, rng = 400, np.random.default_rng(seed)
+    ready = np.sort(rng.uniform(0.0, moving, residents))  # when each CTA asks for its next tile
+    memory = pipe = 0.0
+    for _ in range(tiles):
+        cta = int(np.argmin(ready))
+        memory = max(memory, ready[cta]) + moving
+        pipe = max(pipe, memory) + work
+        ready[cta] = pipe
+    tile = pipe / tiles
+    bound = max(work, moving) + float(in_turn(np.array(work), np.array(moving), np.array(float(residents))))
+    assert max(work, moving) * 0.95 <= tile <= bound * 1.05 + moving / tiles
+    if residents == 1:
+        assert tile == pytest.approx(work + moving, rel=0.02)
