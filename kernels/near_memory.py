@@ -81,7 +81,7 @@ class Traffic:
             way: SCHEDULERS * LINE_BYTES / min(most, memory.l2_bytes_per_clock)
             for way, most in (("from", PORT_BYTES), ("to", STORE_BYTES))
         }
-        self._free = {"from": 0.0, "to": 0.0}  # when each way between the SM and the L2 is
+        self._free = {"from": 0.0, "to": 0.0}  # cycle from which each way between the SM and the L2 is
         self._busy = {"from": 0.0, "to": 0.0}  # cycles that lines have taken
         self._ways = max(1, memory.l1_bytes // LINE_BYTES // SETS)
         self._asked: dict[Hashable, bool] = {}  # lines of one scheduler, the one that was longest not asked for first
