@@ -16,7 +16,7 @@ from .conflicts import Access, access_of
 from .straight import Step
 
 L1_CYCLES = 40  # until a load is there that the L1 has
-WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
+_WAVEFRONT_CYCLES = 4  # of a scheduler's share of the shared memory: 128 bytes for an SM a cycle
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ _COST_OF = {opcode: cost for opcodes, cost in _COSTS.items() for opcode in opcod
 _OWN_COST_OF = {
     arch: {opcode: cost for opcodes, cost in costs.items() for opcode in opcodes} for arch, costs in _OF_ARCH.items()
 }
-UNIFORM = Cost(12)  # what a warp computes once for all its threads
+_UNIFORM = Cost(12)  # what a warp computes once for all its threads
 # A wait for tcgen05's products: what a single one takes beyond its pipe's time (200 cycles for 128 columns, 64 of
 # them there: SemiAnalysis B200 microbenchmarks, github.com/SemiAnalysisAI/microbench-blackwell at 9a068d8).
-PRODUCT_CYCLES = 136
+_PRODUCT_CYCLES = 136
 _TCGEN05 = ("sm_100", "sm_103")
 _WORDS = {"64": 2, "128": 4, "2": 2, "4": 4}
 
@@ -96,17 +96,17 @@ def cost_of(step: Step, global_cycles: int, arch: str, conflicts: Mapping[Access
     opcode, *modifiers = step.opcode.split(".")
     wide = f"{opcode}.64" if {"64", "S64", "U64"}.intersection(modifiers) else opcode
     own = _OWN_COST_OF.get(arch, {})
-    cost = own.get(wide) or own.get(opcode) or _COST_OF.get(opcode) or (UNIFORM if opcode[:1] == "U" else Cost(0))
+    cost = own.get(wide) or own.get(opcode) or _COST_OF.get(opcode) or (_UNIFORM if opcode[:1] == "U" else Cost(0))
     latency, occupied = cost.latency, cost.occupied
     if opcode in ("LDS", "LDSM", "STS", "STSM", "LDL", "STL"):
-        occupied = WAVEFRONT_CYCLES * words(modifiers)
+        occupied = _WAVEFRONT_CYCLES * words(modifiers)
     if opcode in ("LDG", "LDGSTS"):
         latency = global_cycles
     if cost.pipe == "memory":
         occupied = max(occupied, _PASSED_ON.get(arch, 0))
     if opcode == "SYNCS" and "PHASECHK" in modifiers and arch in _TCGEN05:
-        latency = PRODUCT_CYCLES
+        latency = _PRODUCT_CYCLES
     access = access_of(step.opcode)
     if access in conflicts:
-        occupied = max(occupied, WAVEFRONT_CYCLES * conflicts[access])
+        occupied = max(occupied, _WAVEFRONT_CYCLES * conflicts[access])
     return Cost(latency, cost.pipe, occupied, cost.slots)

@@ -148,7 +148,8 @@ def in_turn(work: Floats, moving: Floats, residents: Floats) -> Floats:
     """What CTAs that load a tile, wait for it and then work take beyond the longer of their SM's work and of what memory takes.
 
     n of them on an SM, which take turns at two stations: no more than the n-th part of the shorter, by the balanced job bound
-    (Zahorjan et al., Balanced job bound analysis of queueing networks, CACM 25, 1982). CTAs that are alike and start together
-    take all of it. Any unit of time; shapes (calls,).
+    (Zahorjan et al., Balanced job bound analysis of queueing networks, CACM 25, 1982). That they take all of the bound is read
+    off rows that validation counts (SGLang's decoding on H100, B200 and RTX PRO 6000); jobs whose turns never vary would need
+    none of it. Any unit of time; shapes (calls,).
     """
     return np.minimum(work, moving) / residents

@@ -225,7 +225,7 @@ def test_a_loop_misses_as_often_as_its_lines_fill_their_sets() -> None:
 
 
 @pytest.mark.parametrize(("kib", "share"), [(90, 0.16), (101, 0.80), (120, 1.0)])
-def test_a_loop_misses_what_the_module_says_of_an_l40(kib: int, share: float) -> None:
+def test_a_loop_misses_what_the_module_says_of_an_l1_of_96_kib(kib: int, share: float) -> None:
     traffic, lines = Traffic(NearMemory(96 * 1024, 300.0, 64.0)), kib * 1024 // 128 // 4
     for _ in range(2):
         before = traffic.busy

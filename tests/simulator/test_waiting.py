@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncast.hwmodels import load_gpu
+from attncast.simulator import waiting
+from attncast.simulator.call import kernel_work, resolve_tiles, single_call
+from attncast.simulator.conditions import Conditions
+from attncast.simulator.forecast import forecast
+from attncast.simulator.patterns.band import UNLIMITED, Band
+from attncast.simulator.profile import load_profile
 from attncast.simulator.waiting import Compiled, Ctas, in_turn, span_cycles
+from attncast.simulator.workload import Workload
 
 NONE = np.zeros(1, dtype=np.bool_)
 
@@ -137,3 +144,31 @@ def test_ctas_that_take_turns_with_memory_take_no_longer_than_the_bound(
     assert max(work, moving) * 0.95 <= tile <= bound * 1.05 + moving / tiles
     if residents == 1:
         assert tile == pytest.approx(work + moving, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "engine", "tokens", "dtype", "waits"),
+    [
+        ("sglang-triton", "sglang", 1, "bf16", True),
+        ("sglang-triton", "sglang", 2048, "bf16", False),  # a prompt
+        ("triton", "vllm", 1, "fp8", False),  # loads run a tile ahead
+        ("fa2", "vllm", 1, "bf16", False),  # loads run stages ahead
+    ],
+)
+def test_decoding_whose_loads_nothing_hides_takes_turns_with_memory(
+    kernel: str, engine: str, tokens: int, dtype: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, pattern = load_gpu("rtx-pro-6000"), Band(UNLIMITED, 0)
+    workload = Workload((tokens,), 16, 128, batch=64, heads_kv=2, cached=0 if tokens > 1 else 8191, dtype=dtype)
+    profile = load_profile(kernel, gpu, engine)
+    tiles = resolve_tiles(profile, pattern, workload, None, None)
+    work = kernel_work(profile, pattern, workload, tiles)
+    calls = single_call(
+        gpu, profile, workload, pattern, tiles, work, Conditions(graph=True, appends=True, engine=engine)
+    )
+    told = forecast(gpu, profile, calls)
+    monkeypatch.setattr(waiting, "in_turn", lambda work, moving, residents: np.zeros_like(work))
+    apart = forecast(gpu, profile, calls)
+    added_s = told.kernel_s[0] - apart.kernel_s[0]
+    assert 1e-6 < added_s < 0.5 * apart.kernel_s[0] if waits else added_s == 0.0
+    assert np.isclose(told.parts["memory"][0] - apart.parts["memory"][0], added_s, atol=1e-12)
